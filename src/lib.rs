@@ -1,0 +1,3 @@
+//! Clicktide: real-time clickstream analytics on timely and differential dataflow.
+
+pub mod event;
