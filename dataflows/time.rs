@@ -11,7 +11,7 @@ use differential_dataflow::lattice::Lattice;
 use serde::{Deserialize, Serialize};
 use timely::order::{PartialOrder, TotalOrder};
 use timely::progress::Timestamp;
-use timely::progress::timestamp::PathSummary;
+use timely::progress::timestamp::{PathSummary, Refines};
 
 /// The end of a window in event time (ms), which is timely's timestamp in every dataflow here.
 ///
@@ -67,6 +67,15 @@ impl PathSummary<Tick> for () {
     fn followed_by(&self, _other: &Self) -> Option<Self> {
         Some(())
     }
+}
+
+/// A dataflow of ticks stands in no other scope.
+impl Refines<()> for Tick {
+    fn to_inner(_outer: ()) -> Self {
+        Tick::MIN
+    }
+    fn to_outer(self) {}
+    fn summarize(_path: ()) {}
 }
 
 impl Lattice for Tick {
