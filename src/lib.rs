@@ -2,3 +2,5 @@
 
 pub mod avro;
 pub mod event;
+pub mod json;
+pub mod validation;
