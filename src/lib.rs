@@ -3,4 +3,5 @@
 pub mod avro;
 pub mod event;
 pub mod json;
+pub mod privacy;
 pub mod validation;
