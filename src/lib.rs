@@ -2,6 +2,7 @@
 
 pub mod avro;
 pub mod event;
+pub mod ingest;
 pub mod json;
 pub mod privacy;
 pub mod validation;
