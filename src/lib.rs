@@ -1,3 +1,8 @@
 //! Clicktide: real-time clickstream analytics on timely and differential dataflow.
 
+pub mod avro;
 pub mod event;
+pub mod ingest;
+pub mod json;
+pub mod privacy;
+pub mod validation;

@@ -1,0 +1,83 @@
+//! The records on the wire: bare Avro bodies in and out, and Avro container files.
+//!
+//! Events are read and results written by hand, several times faster than through a generic Avro library, because that is
+//! what the job spends its time on. The library, `apache_avro`, parses schemas, reads container files and is the
+//! reference that the tests compare with; nothing outside this module names it.
+//!
+//! ```
+//! use clicktide::avro::{Decoder, encode_event};
+//! # use clicktide::event::ClickEvent;
+//! # use clicktide_dataflows::event::EventType;
+//! # let event = ClickEvent {
+//! #     user_id: "u".into(), session_id: "s".into(), event_type: EventType::View, page_url: "/".into(), product_id: None,
+//! #     timestamp: 1, user_agent: "-".into(), ip_address: "-".into(), referrer: None, session_duration: None,
+//! # };
+//! let mut body = Vec::new();
+//! encode_event(&event, &mut body);
+//! assert_eq!(Decoder::default().decode(&body).unwrap().user_id, event.user_id);
+//! ```
+
+mod container;
+mod decoder;
+mod encode;
+mod input;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use container::{ContainerError, ContainerReader};
+pub use decoder::Decoder;
+pub use encode::{decode_page_analytics, encode_event, encode_page_analytics};
+pub use plan::SchemaError;
+
+use clicktide_dataflows::event::EventType;
+
+/// The published schema of click events.
+pub const CLICK_EVENT_SCHEMA: &str = include_str!("../../config/schemas/clickstream-event.avsc");
+
+/// The published schema of results.
+pub const PAGE_ANALYTICS_SCHEMA: &str = include_str!("../../config/schemas/page-analytics.avsc");
+
+/// The symbols of the event type, in the order of the published schema.
+const EVENT_TYPES: [(&str, EventType); 5] = [
+    ("VIEW", EventType::View),
+    ("CLICK", EventType::Click),
+    ("ADD_TO_CART", EventType::AddToCart),
+    ("PURCHASE", EventType::Purchase),
+    ("SEARCH", EventType::Search),
+];
+
+/// Why bytes are not an Avro body of the expected schema. It never quotes the bytes, which may be personal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The body ends inside a value, or a value claims to be longer than what is left.
+    #[error("the body ends inside a value")]
+    Truncated,
+    /// The body goes on after its last value.
+    #[error("{count} bytes follow the last value")]
+    TrailingBytes {
+        /// How many.
+        count: usize,
+    },
+    /// A variable-length integer does not fit 64 bits.
+    #[error("a variable-length integer is longer than 64 bits")]
+    BadVarint,
+    /// A string or a block has a negative length.
+    #[error("a length is negative")]
+    NegativeLength,
+    /// A string is not UTF-8.
+    #[error("a string is not UTF-8")]
+    InvalidUtf8,
+    /// An enum's index is outside its symbols, or its symbol is not one of ours.
+    #[error("an enum has no known symbol at its index")]
+    UnknownSymbol,
+    /// A union's branch does not exist.
+    #[error("a union has no branch at its index")]
+    UnknownBranch,
+    /// An `int` lies outside 32 bits.
+    #[error("an int lies outside 32 bits")]
+    IntOutOfRange,
+    /// Values of a recursive schema are nested too deeply.
+    #[error("values are nested too deeply")]
+    TooDeep,
+}

@@ -1,0 +1,213 @@
+//! What remains of personal data after ingestion: keyed hashes of ids, and as much of a URL as is the page.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+use siphasher::sip128;
+
+/// The kinds of things that are hashed. Equal texts of two kinds have unrelated hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// User ids.
+    User,
+    /// Session ids.
+    Session,
+    /// Pages.
+    Page,
+}
+
+/// The secret that turns ids into hashes: with another one, none of them can be linked.
+///
+/// SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF") under one 128-bit key per [`Domain`], each
+/// derived from the secret key. Neither `Debug` nor anything else shows the key.
+#[derive(Clone)]
+pub struct HashKey {
+    user: SipHasher13,
+    session: SipHasher13,
+    page: SipHasher13,
+    fingerprint: u64,
+}
+
+/// The text of a hash key is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the hash key is empty; give 32 hexadecimal digits, or any secret text")]
+pub struct EmptyHashKey;
+
+impl HashKey {
+    /// The key that `secret` stands for: 32 hexadecimal digits are the 128 bits themselves, any other text is hashed to as
+    /// many. White space around it, such as the end of a file's line, is no part of it.
+    ///
+    /// # Errors
+    /// When nothing is left of `secret`.
+    ///
+    /// ```
+    /// use clicktide::privacy::{Domain, HashKey};
+    ///
+    /// let key = HashKey::new("a long and secret sentence\n").unwrap();
+    /// assert_eq!(key.hash(Domain::User, "u1"), key.hash(Domain::User, "u1"));
+    /// assert_ne!(key.hash(Domain::User, "u1"), key.hash(Domain::Session, "u1"));
+    /// assert!(HashKey::new(" \n").is_err());
+    /// ```
+    pub fn new(secret: &str) -> Result<Self, EmptyHashKey> {
+        let secret = secret.trim();
+        if secret.is_empty() {
+            return Err(EmptyHashKey);
+        }
+        let is_key = secret.len() == 32 && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let key = is_key.then(|| u128::from_str_radix(secret, 16).ok()).flatten();
+        Ok(Self::from_bits(key.unwrap_or_else(|| {
+            // Any fixed key will do here: the secret is in the text.
+            sip128::SipHasher24::new_with_key(b"clicktide secret").hash(secret.as_bytes()).as_u128()
+        })))
+    }
+
+    fn from_bits(key: u128) -> Self {
+        // Everything that follows comes from the key through SipHash-2-4, so that none of it tells the key or each other.
+        let derive =
+            |purpose: &str| sip128::SipHasher24::new_with_key(&key.to_be_bytes()).hash(purpose.as_bytes()).as_u64();
+        let hasher = |purpose| {
+            let (low, high) = derive(purpose);
+            SipHasher13::new_with_keys(low, high)
+        };
+        Self {
+            user: hasher("user"),
+            session: hasher("session"),
+            page: hasher("page"),
+            fingerprint: derive("fingerprint").0,
+        }
+    }
+
+    /// The hash of `text` in `domain`. The same key gives the same hashes on every machine and in every version.
+    #[inline]
+    pub fn hash(&self, domain: Domain, text: &str) -> u64 {
+        let hasher = match domain {
+            Domain::User => &self.user,
+            Domain::Session => &self.session,
+            Domain::Page => &self.page,
+        };
+        hasher.hash(text.as_bytes())
+    }
+
+    /// Sixteen hexadecimal digits that tell whether two keys are the same, and nothing else about them: what progress
+    /// records store.
+    pub fn fingerprint(&self) -> String {
+        format!("{:016x}", self.fingerprint)
+    }
+}
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HashKey(fingerprint {})", self.fingerprint())
+    }
+}
+
+/// How much of a URL is the page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PageKey {
+    /// All of it.
+    #[default]
+    Full,
+    /// Without its query and fragment, which carry addresses, tokens and campaign ids.
+    NoQuery,
+    /// Only its path: without scheme and host as well.
+    Path,
+}
+
+impl PageKey {
+    /// The page of a valid `page_url`, borrowed from it.
+    ///
+    /// ```
+    /// use clicktide::privacy::PageKey;
+    ///
+    /// assert_eq!(PageKey::NoQuery.apply("https://shop.example/cart?id=7#top"), "https://shop.example/cart");
+    /// assert_eq!(PageKey::Path.apply("https://shop.example/cart?id=7#top"), "/cart");
+    /// assert_eq!(PageKey::Path.apply("https://shop.example"), "/");
+    /// ```
+    pub fn apply<'a>(&self, page_url: &'a str) -> &'a str {
+        match self {
+            Self::Full => page_url,
+            Self::NoQuery => without_query(page_url),
+            Self::Path => path(without_query(page_url)),
+        }
+    }
+}
+
+fn without_query(page_url: &str) -> &str {
+    let end = page_url.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+    &page_url[..end.unwrap_or(page_url.len())]
+}
+
+fn path(page_url: &str) -> &str {
+    let after_scheme = page_url.strip_prefix("https://").or_else(|| page_url.strip_prefix("http://"));
+    let path = match after_scheme {
+        Some(host_and_path) => host_and_path.find('/').map_or("", |start| &host_and_path[start..]),
+        None => page_url,
+    };
+    if path.is_empty() { "/" } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "000102030405060708090a0b0c0d0e0f";
+
+    #[test]
+    fn hashes_are_those_of_every_version() {
+        // A change of these numbers would part every running job from its own past. They were also computed by another
+        // implementation of SipHash.
+        let key = HashKey::new(KEY).unwrap();
+        let hashes = [Domain::User, Domain::Session, Domain::Page].map(|domain| key.hash(domain, "/page/00001"));
+        assert_eq!(hashes, [9787349201580639999, 7580512052975594609, 3980526534576229516]);
+        assert_eq!(key.fingerprint(), "495e5d19e13ad22c");
+        assert_eq!(HashKey::new("secret").unwrap().fingerprint(), "6c319e0455a5999d");
+    }
+
+    #[test]
+    fn keys() {
+        let fingerprint = |secret: &str| HashKey::new(secret).map(|key| key.fingerprint());
+        assert_eq!(fingerprint(""), Err(EmptyHashKey));
+        assert_eq!(fingerprint("\t \n"), Err(EmptyHashKey));
+        assert_eq!(fingerprint(KEY), fingerprint(&format!(" {}\n", KEY.to_uppercase())));
+        assert_ne!(fingerprint(KEY), fingerprint(&KEY[1..]));
+        // A sign is no digit, though the standard parser takes one.
+        assert_ne!(fingerprint(&format!("+{}", &KEY[1..])), fingerprint(&format!("0{}", &KEY[1..])));
+        assert_ne!(fingerprint("a"), fingerprint("b"));
+    }
+
+    #[test]
+    fn the_key_is_not_shown() {
+        let shown = format!("{:?} {:#?}", HashKey::new(KEY).unwrap(), HashKey::new("hunter2hunter2").unwrap());
+        assert!(!shown.contains("hunter2") && !shown.contains("0a0b0c") && shown.contains("fingerprint"), "{shown}");
+    }
+
+    #[test]
+    fn page_keys() {
+        fn check(page_url: &str, no_query: &str, path: &str) {
+            assert_eq!(PageKey::Full.apply(page_url), page_url);
+            assert_eq!(PageKey::NoQuery.apply(page_url), no_query);
+            assert_eq!(PageKey::Path.apply(page_url), path);
+        }
+        check("/a/b?c#d", "/a/b", "/a/b");
+        check("/a#d?c", "/a", "/a");
+        check("/?next=http://h/a", "/", "/");
+        check("/http://h/a", "/http://h/a", "/http://h/a");
+        check("//h/a", "//h/a", "//h/a");
+        check("http://h/a?b", "http://h/a", "/a");
+        check("https://h?b/c", "https://h", "/");
+        check("https://h#b/c", "https://h", "/");
+        check("https://h:8080/é/ü?x", "https://h:8080/é/ü", "/é/ü");
+        // Not valid, but nothing that panics.
+        check("", "", "/");
+        check("?a", "", "/");
+    }
+
+    #[test]
+    fn page_keys_have_the_names_of_the_configuration() {
+        for (key, name) in [(PageKey::Full, "full"), (PageKey::NoQuery, "no_query"), (PageKey::Path, "path")] {
+            assert_eq!(serde_json::to_value(key).unwrap(), name);
+        }
+    }
+}
