@@ -1,0 +1,163 @@
+//! What a job commits beside its results, and what it resumes from.
+//!
+//! The output log is the truth: the transaction that holds a tick's results also holds a [`Progress`], so that either
+//! both are visible or neither is. Its input cut says from where the windows that are still open can be rebuilt.
+
+use std::collections::BTreeMap;
+
+use clicktide_dataflows::time::{PartitionClock, Tick, Windows};
+use serde::{Deserialize, Serialize};
+
+/// How far a job has come: every window that ends at or before `committed_through` is final.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The job's name.
+    pub job: String,
+    /// Counts the starts of the job, so that what belongs to an older run can be told.
+    pub generation: i64,
+    /// The last final window end (ms); none before the first.
+    pub committed_through: Option<i64>,
+    /// Whether the job goes on.
+    pub state: JobState,
+    /// The configuration that gives the results their meaning, as JSON.
+    pub configuration: String,
+    /// Where each partition stands.
+    pub input: Vec<PartitionCut>,
+}
+
+/// Whether a job goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum JobState {
+    /// More windows will come.
+    Running,
+    /// A bounded run has read its whole input and closed all windows.
+    Finished,
+}
+
+/// One partition's part of the input cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionCut {
+    /// The partition.
+    pub partition: i32,
+    /// The next offset to read. What comes from there on is judged against `committed_through` at least.
+    pub position: i64,
+    /// Reading again from this offset on, with the clock below, gives all that is in the windows still open.
+    pub replay_from: i64,
+    /// The partition's clock before `replay_from`, ms.
+    pub clock_ms: Option<i64>,
+    /// The floor of the partition's watermark before `replay_from`, ms.
+    pub floor_ms: Option<i64>,
+    /// Where a bounded run ends in this partition.
+    pub until: Option<i64>,
+}
+
+impl PartitionCut {
+    /// A partition from its beginning, or from wherever a new job starts.
+    pub fn start(partition: i32, offset: i64, until: Option<i64>) -> Self {
+        PartitionCut { partition, position: offset, replay_from: offset, clock_ms: None, floor_ms: None, until }
+    }
+
+    /// The clock with which reading resumes at `replay_from`.
+    pub fn clock(&self) -> PartitionClock {
+        PartitionClock { clock_ms: self.clock_ms, floor_ms: self.floor_ms }
+    }
+}
+
+/// A floor that idleness has set: applied just before the record at `next_offset` is judged, also by a replay or an audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct IdleAdvance {
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the first record judged with the floor.
+    pub next_offset: i64,
+    /// The least watermark from there on, ms.
+    pub floor_ms: i64,
+}
+
+/// Where a run starts: handed by process 0 to all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStart {
+    /// This run's generation.
+    pub generation: i64,
+    /// The last final window end; results at or before it are not committed again.
+    pub committed_through: Option<Tick>,
+    /// The partitions of the input.
+    pub input: Vec<PartitionCut>,
+    /// The idle advances at or after each partition's `replay_from`.
+    pub idle_advances: Vec<IdleAdvance>,
+}
+
+impl JobStart {
+    /// A run that begins with nothing, over so many partitions that are read from offset 0 to their ends.
+    pub fn fresh(partitions: i32) -> Self {
+        let input = (0..partitions).map(|partition| PartitionCut::start(partition, 0, None)).collect();
+        JobStart { generation: 1, committed_through: None, input, idle_advances: Vec::new() }
+    }
+
+    /// The idle advances of one partition, by offset; the greatest floor where there are several for one offset.
+    pub fn idle_advances_of(&self, partition: i32) -> BTreeMap<i64, i64> {
+        let mut advances = BTreeMap::new();
+        for advance in self.idle_advances.iter().filter(|advance| advance.partition == partition) {
+            let floor_ms = advances.entry(advance.next_offset).or_insert(advance.floor_ms);
+            *floor_ms = advance.floor_ms.max(*floor_ms);
+        }
+        advances
+    }
+}
+
+/// From where a partition has to be read again to rebuild the windows still open, kept while it is read.
+///
+/// Holds, for every enter tick that could be the answer, the first offset with an event that enters then or later: at most
+/// one entry per tick in the window.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayIndex {
+    /// Both ticks and offsets increase: an entry with a lesser tick behind a greater one can never be the answer.
+    firsts: std::collections::VecDeque<(Tick, i64, PartitionClock)>,
+}
+
+impl ReplayIndex {
+    /// Notes the event at `offset`, judged with `clock`. Offsets increase from call to call.
+    pub fn note(&mut self, enter: Tick, offset: i64, clock: PartitionClock) {
+        if self.firsts.back().is_none_or(|(last, _, _)| *last < enter) {
+            self.firsts.push_back((enter, offset, clock));
+        }
+    }
+
+    /// The cut with which the windows that end after `committed` can be rebuilt; `position` and `clock` are where the
+    /// partition stands. `committed` never falls.
+    ///
+    /// An event that enters at or before `committed - size` has left every window that ends after `committed`, so the cut
+    /// is at the first event that enters later.
+    pub fn cut(&mut self, committed: Tick, windows: &Windows, position: i64, clock: PartitionClock) -> (i64, PartitionClock) {
+        let expired = Tick(committed.0.saturating_sub(windows.size_ms()));
+        while self.firsts.pop_front_if(|(enter, _, _)| *enter <= expired).is_some() {}
+        self.firsts.front().map_or((position, clock), |(_, offset, clock)| (*offset, *clock))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cut_is_the_first_event_that_is_still_needed() {
+        let windows = Windows::new(100, 10, 0).unwrap();
+        let mut index = ReplayIndex::default();
+        let clock = |ms| PartitionClock { clock_ms: Some(ms), floor_ms: None };
+        for (offset, enter) in [(0, 10), (1, 200), (2, 150), (3, 300), (4, 260)] {
+            index.note(Tick(enter), offset, clock(offset));
+        }
+        let mut check = |committed, expected| {
+            let (offset, at) = index.cut(Tick(committed), &windows, 5, clock(5));
+            assert_eq!((offset, at), (expected, clock(expected)), "committed {committed}");
+        };
+        check(i64::MIN, 0);
+        check(100, 0);
+        // Past the first event; the second enters at 200 and stands before the third.
+        check(110, 1);
+        check(290, 1);
+        check(300, 3);
+        check(400, 5);
+    }
+}
