@@ -1,4 +1,5 @@
 //! Clicktide: real-time clickstream analytics on timely and differential dataflow.
 
 pub mod event;
+pub mod logging;
 pub mod metrics;
