@@ -1,5 +1,6 @@
 //! Clicktide: real-time clickstream analytics on timely and differential dataflow.
 
 pub mod event;
+pub mod http;
 pub mod logging;
 pub mod metrics;
