@@ -1,0 +1,68 @@
+//! What the tests of this module share: small windows and a small client.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use clicktide_dataflows::event::PageAnalytics;
+
+use super::{ClosedWindow, ProcessIdentity, Status};
+
+pub(super) fn status(workers: usize) -> Status {
+    Status::new(ProcessIdentity { job: "clicks".into(), process: 0, processes: 1, workers })
+}
+
+pub(super) fn page(page_url: &str, window_end: i64, view_count: i64) -> PageAnalytics {
+    PageAnalytics {
+        page_url: page_url.into(),
+        window_start: window_end - 10,
+        window_end,
+        view_count,
+        unique_users: 3,
+        click_count: 2,
+        conversion_count: 1,
+        engagement_rate: 0.5,
+        bounce_rate: 0.25,
+        avg_session_duration: 12.5,
+    }
+}
+
+/// A window with pages `/0`, `/1`, … that have 0, 1, … views.
+pub(super) fn window(window_end: i64, pages: usize) -> ClosedWindow {
+    let pages = (0..pages).map(|i| page(&format!("/{i}"), window_end, i as i64)).collect();
+    ClosedWindow { window_start: window_end - 10, window_end, close_to_commit_ms: Some(400), pages }
+}
+
+/// A response: its status code, its head in lower case, and its body.
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+}
+
+/// Sends the head of a request, without its last empty line, and leaves the connection open.
+pub(super) fn send(address: SocketAddr, head: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(address).expect("connect");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    socket.write_all(format!("{head}\r\nHost: test\r\n\r\n").as_bytes()).expect("write");
+    socket
+}
+
+pub(super) fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
+    let mut socket = send(address, &format!("{method} {path} HTTP/1.1\r\nConnection: close"));
+    let mut text = String::new();
+    socket.read_to_string(&mut text).expect("read");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status code");
+    Answer { code, head: head.to_lowercase(), body: body.into() }
+}
+
+pub(super) fn get(address: SocketAddr, path: &str) -> Answer {
+    request(address, "GET", path)
+}

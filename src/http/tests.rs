@@ -1,0 +1,355 @@
+//! The server as a client sees it: over a socket, on a free port.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::testing::{Answer, get, page, request, send, status, window};
+use super::*;
+
+/// A server on a free port, with what it shows.
+struct Served {
+    server: Server,
+    status: Arc<Status>,
+    view: Arc<View>,
+}
+
+impl Served {
+    fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+}
+
+fn served(site: Site) -> Server {
+    serve(TcpListener::bind("127.0.0.1:0").expect("a free port"), site).expect("a server")
+}
+
+fn metrics_handle() -> PrometheusHandle {
+    crate::metrics::recorder().expect("valid buckets").handle()
+}
+
+/// Process 0, running.
+fn process_0() -> Served {
+    let status = Arc::new(status(0));
+    status.set_phase(Phase::Running);
+    let view = Arc::new(View::new(ViewLimits { windows_max: 5, page_rows_max: 10_000 }));
+    let site = JobSite {
+        status: Arc::clone(&status),
+        view: Some(Arc::clone(&view)),
+        limits: HealthLimits::default(),
+        metrics: metrics_handle(),
+    };
+    Served { server: served(Site::Job(site)), status, view }
+}
+
+/// The head's value of a header.
+fn header_of<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    answer.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[test]
+fn health() {
+    let served = process_0();
+    let check = |path: &str, code: u16, status: &str| {
+        let answer = get(served.address(), path);
+        assert_eq!((answer.code, answer.json()["status"].as_str()), (code, Some(status)), "{path}: {}", answer.body);
+        answer.json()["checks"].clone()
+    };
+    check("/healthz", 200, "ok");
+    check("/readyz", 200, "ok");
+    served.status.set_phase(Phase::Stopping);
+    check("/healthz", 200, "ok");
+    let checks = check("/readyz", 503, "failing");
+    assert_eq!(checks[1], json!({"name": "running", "ok": false, "reason": "stopping"}));
+    served.server.stop();
+}
+
+#[test]
+fn api() {
+    let served = process_0();
+    served.view.publish(window(10, 3));
+    served.view.publish(window(20, 2_000));
+    let check = |path: &str, pointer: &str, expected: Value| {
+        let answer = get(served.address(), path);
+        assert_eq!(answer.code, 200, "{path}: {}", answer.body);
+        assert_eq!(answer.json().pointer(pointer), Some(&expected), "{pointer} of {path}");
+    };
+    check("/v1/windows/latest", "/window_end", json!(20));
+    check("/v1/windows/latest", "/totals/pages", json!(2_000));
+    check("/v1/windows/latest", "/totals/click_count", json!(4_000));
+    check("/v1/windows/latest", "/close_to_commit_ms", json!(400));
+    check("/v1/windows/latest?limit=1", "/pages/0/page_url", json!("/1999"));
+    check("/v1/pages", "/0/view_count", json!(1_999));
+    check("/v1/pages?sort=unique_users&limit=2", "/1/page_url", json!("/1"));
+    check("/v1/pages/%2F2/windows", "/windows/0/window_end", json!(10));
+    check("/v1/pages/%2F2/windows", "/windows/1/window_end", json!(20));
+    check("/v1/status", "/phase", json!("running"));
+    let rows = |path: &str| get(served.address(), path).json().as_array().map(Vec::len);
+    assert_eq!(rows("/v1/pages"), Some(100));
+    assert_eq!(rows("/v1/pages?limit=1000"), Some(1_000));
+}
+
+#[test]
+fn problems() {
+    let served = process_0();
+    let check = |method: &str, path: &str, code: u16, detail: &str| {
+        let answer = request(served.address(), method, path);
+        assert_eq!(answer.code, code, "{path}: {}", answer.body);
+        assert_eq!(header_of(&answer, "content-type"), Some("application/problem+json"), "{path}");
+        let body = answer.json();
+        assert_eq!(body["status"], json!(code));
+        assert!(body["detail"].as_str().is_some_and(|found| found.contains(detail)), "{path}: {body}");
+    };
+    check("GET", "/v1/pages", 404, "no window has closed");
+    check("GET", "/v1/windows/latest", 404, "no window has closed");
+    served.view.publish(window(10, 3));
+    check("GET", "/v1/pages?sort=fame", 400, "view_count, unique_users, click_count");
+    check("GET", "/v1/pages?limit=0", 400, "1 to 1000");
+    check("GET", "/v1/pages?limit=1001", 400, "1 to 1000");
+    check("GET", "/v1/pages?limit=-1", 400, "1 to 1000");
+    check("GET", "/v1/pages?limit=99999999999999999999999", 400, "1 to 1000");
+    check("GET", "/v1/pages?colour=red", 400, "sort and limit");
+    check("GET", "/v1/pages/%2Fnone/windows", 404, "no event");
+    check("GET", "/v1/pages/%FF/windows", 400, "percent-encode");
+    check("GET", &format!("/v1/pages/{}/windows", "a".repeat(2_049)), 400, "2048 bytes");
+    check("GET", "/nothing", 404, "nothing at this path");
+    check("GET", "/v1/pages//windows", 404, "no event");
+    check("POST", "/v1/pages", 405, "only GET");
+    check("DELETE", "/", 405, "only GET");
+    let too_long = get(served.address(), &format!("/{}", "a".repeat(server::HEADER_BYTES_MAX)));
+    assert!((400..500).contains(&too_long.code), "{}", too_long.head);
+}
+
+#[test]
+fn hostile_page_keys() {
+    let served = process_0();
+    let longest = format!("/{}", "é".repeat(1_023));
+    let keys = [
+        "https://shop.example.com/a?b=c&d=%20#e",
+        "/<img src=x onerror=alert(1)>",
+        "/\"'\\\u{0}\r\n\u{202e}",
+        "/../..//.",
+        "/مرحبا",
+        "/100%",
+        &longest,
+    ];
+    let pages = keys.iter().map(|key| page(key, 10, 1)).collect();
+    served.view.publish(ClosedWindow { window_start: 0, window_end: 10, close_to_commit_ms: None, pages });
+    for key in keys {
+        let encoded: String = key.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = get(served.address(), &format!("/v1/pages/{encoded}/windows"));
+        assert_eq!(answer.code, 200, "{key:?}: {}", answer.body);
+        assert_eq!(header_of(&answer, "content-type"), Some("application/json"));
+        let body = answer.json();
+        assert_eq!((&body["page_url"], &body["windows"][0]["page_url"]), (&json!(key), &json!(key)));
+    }
+}
+
+#[test]
+fn dashboard_and_headers() {
+    let served = process_0();
+    let check = |path: &str, content_type: &str| {
+        let answer = get(served.address(), path);
+        assert_eq!((answer.code, header_of(&answer, "content-type")), (200, Some(content_type)), "{path}");
+        assert!(
+            header_of(&answer, "content-security-policy").is_some_and(|policy| policy.contains("default-src 'self'"))
+        );
+        assert_eq!(header_of(&answer, "x-content-type-options"), Some("nosniff"));
+        assert_eq!(header_of(&answer, "access-control-allow-origin"), None);
+    };
+    check("/", "text/html; charset=utf-8");
+    check("/dashboard.css", "text/css; charset=utf-8");
+    check("/dashboard.js", "text/javascript; charset=utf-8");
+    check("/favicon.svg", "image/svg+xml");
+    check("/metrics", "text/plain; version=0.0.4; charset=utf-8");
+    check("/v1/status", "application/json");
+
+    // What the policy would stop, or what would let a page key in as markup.
+    let html = include_str!("dashboard/index.html");
+    let script = include_str!("dashboard/dashboard.js");
+    for (text, never) in [
+        (html, " style="),
+        (html, "<style"),
+        (html, " onclick"),
+        (html, "http:"),
+        (html, "https:"),
+        (script, "innerHTML"),
+        (script, "outerHTML"),
+        (script, "insertAdjacentHTML"),
+        (script, "document.write"),
+        (script, "eval("),
+    ] {
+        assert!(!text.contains(never), "{never}");
+    }
+}
+
+#[test]
+fn other_processes_and_the_generator_have_no_api() {
+    let site =
+        JobSite { status: Arc::new(status(0)), view: None, limits: HealthLimits::default(), metrics: metrics_handle() };
+    let process_1 = served(Site::Job(site));
+    let health = || Health::default().check("rate", false, "2 s behind schedule").figure("events_per_second", 998.5);
+    let generator = served(Site::Generator(GeneratorSite { health: Arc::new(health), metrics: metrics_handle() }));
+    let check = |server: &Server, path: &str, code: u16| {
+        let answer = get(server.address(), path);
+        assert_eq!(answer.code, code, "{path}: {}", answer.body);
+    };
+    check(&process_1, "/healthz", 200);
+    check(&process_1, "/readyz", 503);
+    check(&process_1, "/metrics", 200);
+    check(&process_1, "/", 404);
+    check(&process_1, "/v1/stream", 404);
+    check(&generator, "/healthz", 503);
+    check(&generator, "/metrics", 200);
+    check(&generator, "/readyz", 404);
+    assert_eq!(
+        get(generator.address(), "/metrics/health").json(),
+        json!({
+            "status": "failing",
+            "checks": [{"name": "rate", "ok": false, "reason": "2 s behind schedule"}],
+            "figures": {"events_per_second": 998.5},
+        })
+    );
+}
+
+/// The events of a stream, as they come.
+struct Events {
+    lines: BufReader<TcpStream>,
+}
+
+impl Events {
+    fn subscribe(address: SocketAddr) -> Events {
+        Events { lines: BufReader::new(send(address, "GET /v1/stream HTTP/1.1")) }
+    }
+
+    /// The next event's name and data, or none at the end. Chunk sizes between the lines are passed over.
+    fn next(&mut self) -> Option<(String, Value)> {
+        let mut name = None;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if self.lines.read_until(b'\n', &mut line).expect("read") == 0 {
+                return None;
+            }
+            let text = String::from_utf8_lossy(&line);
+            if let Some(event) = text.strip_prefix("event: ") {
+                name = Some(event.trim().to_owned());
+            } else if let (Some(data), Some(name)) = (text.strip_prefix("data: "), name.clone()) {
+                return Some((name, serde_json::from_str(data).expect("JSON")));
+            }
+        }
+    }
+
+    fn next_named(&mut self, wanted: &str) -> Value {
+        loop {
+            let (name, data) = self.next().expect("another event");
+            if name == wanted {
+                return data;
+            }
+        }
+    }
+}
+
+#[test]
+fn stream() {
+    let served = process_0();
+    served.view.publish(window(10, 3));
+    served.view.publish(window(20, 150));
+    let mut events = Events::subscribe(served.address());
+
+    let (name, snapshot) = events.next().expect("a snapshot");
+    assert_eq!(name, "snapshot");
+    assert_eq!(snapshot["window"]["window_end"], json!(20));
+    assert_eq!(snapshot["window"]["pages"].as_array().map(Vec::len), Some(100));
+    assert_eq!(snapshot["window"]["totals"]["pages"], json!(150));
+    assert_eq!(snapshot["history"].as_array().map(Vec::len), Some(2));
+    assert_eq!(snapshot["status"]["job"], json!("clicks"));
+
+    served.view.publish(window(30, 1));
+    assert_eq!(events.next_named("window")["window_end"], json!(30));
+    served.status.add_late(7);
+    let late = (0..3).map(|_| events.next_named("status")["late"].clone()).last();
+    assert_eq!(late, Some(json!(7)));
+
+    // Stopping ends the stream at once.
+    let stopping = Instant::now();
+    served.server.stop();
+    while events.next().is_some() {}
+    assert!(stopping.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_stream_before_the_first_window() {
+    let served = process_0();
+    let mut events = Events::subscribe(served.address());
+    let (_, snapshot) = events.next().expect("a snapshot");
+    assert_eq!((&snapshot["window"], &snapshot["history"]), (&Value::Null, &json!([])));
+    served.view.publish(window(10, 1));
+    assert_eq!(events.next_named("window")["window_end"], json!(10));
+}
+
+#[test]
+fn a_slow_stream_is_told_to_resync() {
+    let served = process_0();
+    let mut events = Events::subscribe(served.address());
+    assert_eq!(events.next().map(|(name, _)| name).as_deref(), Some("snapshot"));
+
+    // Far more than the sockets between hold, while nobody reads.
+    let key = "x".repeat(2_000);
+    let last = 300;
+    let mut slowest = Duration::ZERO;
+    for end in 1..=last {
+        let pages = (0..100).map(|i| page(&format!("/{i}/{key}"), end, 1)).collect();
+        let publishing = Instant::now();
+        served.view.publish(ClosedWindow { window_start: end - 10, window_end: end, close_to_commit_ms: None, pages });
+        slowest = slowest.max(publishing.elapsed());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(slowest < Duration::from_secs(1), "publishing took {slowest:?}");
+
+    // It goes forward only, with gaps that are announced, and in the end it is where the view is.
+    let (mut reached, mut missed) = (0, 0);
+    while reached < last {
+        let (name, data) = events.next().expect("another event");
+        let window_end = match name.as_str() {
+            "resync" => {
+                missed += data["missed"].as_u64().expect("a number");
+                continue;
+            }
+            "window" => &data["window_end"],
+            "snapshot" => &data["window"]["window_end"],
+            _ => continue,
+        };
+        let window_end = window_end.as_i64().expect("a number");
+        assert!(window_end > reached, "{name} {window_end} after {reached}");
+        assert!(window_end == reached + 1 || name == "snapshot", "{name} {window_end} after {reached}");
+        reached = window_end;
+    }
+    assert!(missed > 0);
+    served.view.publish(window(last + 1, 1));
+    assert_eq!(events.next_named("window")["window_end"], json!(last + 1));
+}
+
+#[test]
+fn streams_are_limited() {
+    let served = process_0();
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for _ in 0..stream::STREAMS_MAX {
+        let mut socket = send(served.address(), "GET /v1/stream HTTP/1.1");
+        socket.read_exact(&mut [0; 12]).expect("an answer");
+        streams.push(socket);
+    }
+    assert_eq!(get(served.address(), "/v1/stream").code, 503);
+    assert_eq!(get(served.address(), "/healthz").code, 200);
+    streams.clear();
+    let freed = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        let mut head = [0; 12];
+        send(served.address(), "GET /v1/stream HTTP/1.1").read_exact(&mut head).expect("an answer");
+        &head == b"HTTP/1.1 200"
+    });
+    assert!(freed, "streams that ended should make room");
+}
