@@ -1,3 +1,4 @@
 //! Clicktide: real-time clickstream analytics on timely and differential dataflow.
 
 pub mod event;
+pub mod generator;

@@ -1,0 +1,22 @@
+//! The companion generator: realistic synthetic traffic at a prescribed rate.
+//!
+//! ```text
+//!  Settings ─▶ schedule: when event i is due ──┐
+//!           └▶ model: what event i is ─────────┴▶ run ──ClickEvent──▶ SendEvent (Kafka, memory)
+//!                                                  ▲                       │
+//!                                                  └───── Deliveries ──────┘
+//! ```
+//!
+//! The load is open-loop: the schedule follows from the settings alone, so a slow broker makes the generator late, never slower.
+//! How late is the schedule lag, which every report states.
+//!
+//! Events are a function of the seed, the settings and the time the run starts: the same three give the same events.
+//!
+//! Architecture invariant: nothing here knows Kafka. Where events go is behind one trait, what time it is behind another.
+
+pub mod settings;
+
+pub mod schedule;
+
+pub use schedule::Schedule;
+pub use settings::Settings;
