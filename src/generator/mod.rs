@@ -18,5 +18,12 @@ pub mod settings;
 
 pub mod schedule;
 
+pub mod model;
+
+mod catalogue;
+
+pub mod murmur2;
+
+pub use model::Model;
 pub use schedule::Schedule;
 pub use settings::Settings;
