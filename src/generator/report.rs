@@ -257,4 +257,26 @@ mod tests {
         check(&[90, 100, 110], 0.1);
         check(&[0, 100, 110, 90], 1.0);
     }
+
+    #[test]
+    fn progress_is_one_line() {
+        let check = |delayed, latest_error: Option<&str>, end: &str| {
+            let progress = Progress {
+                elapsed_s: 12.0,
+                sent: 12_000,
+                acknowledged: 11_990,
+                failed: 1,
+                latest_error: latest_error.map(str::to_owned),
+                events_per_second: 999.6,
+                target_events_per_second: 1_000.0,
+                lag_ms: 0.42,
+                delayed,
+                ack_p99_ms: 3.25,
+            };
+            let line = "12 s: 12000 events, 1000/s of 1000/s, lag 0.4 ms, 11990 acknowledged, 1 failed, ack p99 3.2 ms";
+            assert_eq!(progress.to_string(), format!("{line}{end}"));
+        };
+        check(0, None, "");
+        check(2, Some("timed out"), ", 2 delayed by a full queue (timed out)");
+    }
 }

@@ -10,31 +10,25 @@ const START_MS: i64 = 1_700_000_000_000;
 const MINUTE_MS: i64 = 60_000;
 
 /// So many events of the settings, evenly spaced at their rate.
-fn events(settings: &Settings, count: usize) -> Vec<ClickEvent> {
-    assert_eq!(settings.validate(), Ok(()));
+fn events(settings: &Settings, count: usize) -> impl Iterator<Item = ClickEvent> + use<> {
     let mut model = Model::new(settings).unwrap();
-    (0..count)
-        .map(|i| {
-            let mut event = Model::blank_event();
-            model.write_next(START_MS + (i as f64 * 1_000.0 / settings.events_per_second) as i64, &mut event);
-            event
-        })
-        .collect()
-}
-
-fn shares(events: &[ClickEvent]) -> HashMap<EventType, f64> {
-    let mut shares = HashMap::new();
-    for event in events {
-        *shares.entry(event.event_type).or_insert(0.0) += 1.0 / events.len() as f64;
-    }
-    shares
+    let interval_ms = 1_000.0 / settings.events_per_second;
+    (0..count).map(move |i| {
+        let mut event = Model::blank_event();
+        model.write_next(START_MS + (i as f64 * interval_ms) as i64, &mut event);
+        event
+    })
 }
 
 #[test]
 fn the_mix_is_as_prescribed() {
     let check = |settings: Settings| {
-        let shares = shares(&events(&settings, 200_000));
-        let share = |event_type| shares.get(&event_type).copied().unwrap_or(0.0);
+        let count = 200_000;
+        let mut counts: HashMap<EventType, u32> = HashMap::new();
+        for event in events(&settings, count) {
+            *counts.entry(event.event_type).or_default() += 1;
+        }
+        let share = |event_type| f64::from(counts.get(&event_type).copied().unwrap_or(0)) / count as f64;
         let Settings { mix, search_share, .. } = settings;
         for (name, actual, expected) in [
             ("views", share(EventType::View) + share(EventType::Search), mix.views),
@@ -129,7 +123,7 @@ fn a_balanced_pool_balances_partitions() {
 
 #[test]
 fn the_same_seed_gives_the_same_events() {
-    let of_seed = |seed| events(&Settings { seed, ..Settings::default() }, 5_000);
+    let of_seed = |seed| events(&Settings { seed, ..Settings::default() }, 5_000).collect::<Vec<_>>();
     assert_eq!(of_seed(1), of_seed(1));
     assert_ne!(of_seed(1), of_seed(2));
 }
@@ -176,15 +170,15 @@ fn sessions_go_down_the_funnel() {
 fn session_durations_are_those_elapsed() {
     let mut started_ms: HashMap<String, i64> = HashMap::new();
     let mut reported = 0;
-    let all = events(&Settings { events_per_second: 20.0, ..Settings::default() }, 50_000);
-    for event in &all {
-        let first_ms = *started_ms.entry(event.session_id.clone()).or_insert(event.timestamp);
+    let count = 50_000;
+    for event in events(&Settings { events_per_second: 20.0, ..Settings::default() }, count) {
+        let first_ms = *started_ms.entry(event.session_id).or_insert(event.timestamp);
         if let Some(seconds) = event.session_duration {
             reported += 1;
             assert_eq!(i64::from(seconds), (event.timestamp - first_ms) / 1_000);
         }
     }
-    let share = f64::from(reported) / all.len() as f64;
+    let share = f64::from(reported) / count as f64;
     assert!((share - 0.5).abs() < 0.02, "{share}");
 }
 
@@ -193,9 +187,12 @@ fn small_settings_work_too() {
     let check = |users, pages, products, active_share, expected_users: usize| {
         let settings =
             Settings { users, pages, products, active_share, events_per_second: 20.0, ..Settings::default() };
-        let all = events(&settings, 200_000);
-        assert_eq!(all.iter().map(|event| &event.user_id).collect::<HashSet<_>>().len(), expected_users);
-        assert!(all.iter().map(|event| &event.page_url).collect::<HashSet<_>>().len() <= pages as usize);
+        let (mut user_ids, mut page_urls) = (HashSet::new(), HashSet::new());
+        for event in events(&settings, 200_000) {
+            user_ids.insert(event.user_id);
+            page_urls.insert(event.page_url);
+        }
+        assert_eq!((user_ids.len(), page_urls.len()), (expected_users, pages as usize));
     };
     check(1, 1, 1, 1.0, 1);
     check(2, 3, 1, 0.5, 2);

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::generator::describe_metrics;
 use crate::generator::settings::Burst;
 
 const ORIGIN_MS: i64 = 1_700_000_000_000;
@@ -222,4 +223,26 @@ fn the_same_settings_and_start_give_the_same_events() {
     // However the sink behaves.
     assert_eq!(events(|_| ()), events(|sink| sink.full_us = 500_000..900_000));
     assert_eq!(events(|_| ()), events(|sink| sink.send_us = 3_000));
+}
+
+#[test]
+fn metrics_say_what_the_summary_says() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let summary = metrics::with_local_recorder(&recorder, || {
+        describe_metrics();
+        run_with(&seconds(3), |_| ()).0.unwrap()
+    });
+    let page = recorder.handle().render();
+    let check = |metric: &str, expected: u64| {
+        let value = page.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        assert_eq!(value, Some(expected.to_string().as_str()), "{metric}");
+        assert!(page.contains(&format!("# HELP {} ", metric.trim_end_matches("_count"))), "{metric}");
+    };
+    check("clicktide_generator_events_total", summary.sent);
+    check("clicktide_generator_acknowledged_total", summary.acknowledged);
+    check("clicktide_generator_failed_total", summary.failed);
+    check("clicktide_generator_delayed_total", summary.delayed);
+    check("clicktide_generator_schedule_lag_seconds", 0);
+    check("clicktide_generator_target_events_per_second", 1_000);
+    check("clicktide_generator_ack_latency_seconds_count", summary.acknowledged);
 }
