@@ -11,8 +11,8 @@
 //! a page once its time is up: that view is the next visitor's landing. So sessions of any length leave the mix as it is.
 //!
 //! The rate is prescribed from outside, so a session does not decide when it acts: each event goes to one of the sessions that are
-//! open, all with the same chance. How many are open is [`Settings::sessions`]; when one ends, a user who is not in a session takes
-//! its place, in a balanced pool one of the same partition.
+//! open, all with the same chance. How many are open is [`Settings::sessions`]; when one ends, a user who is in none takes its place.
+//! In a balanced pool the partitions take turns, and sessions are followed by sessions of the same partition.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -35,6 +35,8 @@ pub struct Model {
     slots: Vec<Slot>,
     /// Users who are in no session, by stratum.
     resting: Vec<Vec<u32>>,
+    /// The stratum of the latest event.
+    stratum: usize,
     session_length_ms: (i64, i64),
     session_duration_share: f64,
 }
@@ -115,6 +117,7 @@ impl Model {
             catalogue,
             slots,
             resting,
+            stratum: 0,
             session_length_ms: (minutes_ms(settings.session_minutes_min), minutes_ms(settings.session_minutes_max)),
             session_duration_share: settings.session_duration_share,
         })
@@ -140,7 +143,7 @@ impl Model {
     ///
     /// Timestamps must not go back from call to call.
     pub fn write_next(&mut self, timestamp: i64, event: &mut ClickEvent) {
-        let slot = self.rng.random_range(0..self.slots.len() as u32) as usize;
+        let slot = self.pick_slot();
         self.advance(slot, timestamp);
         let Model { catalogue, slots, rng, .. } = self;
         let user = &catalogue.users[slots[slot].user as usize];
@@ -166,6 +169,13 @@ impl Model {
         );
         let elapsed_s = ((timestamp - session.started_ms) / 1_000) as i32;
         event.session_duration = rng.random_bool(self.session_duration_share).then_some(elapsed_s);
+    }
+
+    /// Picks any slot, of the strata in turn: chance alone would unbalance a short run by more than it may be.
+    fn pick_slot(&mut self) -> usize {
+        let strata = self.resting.len();
+        self.stratum = (self.stratum + 1) % strata;
+        self.rng.random_range(0..(self.slots.len() / strata) as u32) as usize * strata + self.stratum
     }
 
     /// Takes a slot's session one step further, or starts the next one.

@@ -161,8 +161,8 @@ impl<C: Clock, S: SendEvent, R: FnMut(&Progress)> Run<'_, C, S, R> {
         let end_us = self.elapsed_us();
         // A producer that takes nothing any more need not be waited for.
         let outcome = outcome.and_then(|()| self.sink.flush(FLUSH_TIMEOUT));
-        // The last report is for the metrics and for those who watch: it covers what the flush has brought.
-        self.report(self.elapsed_us().max(self.meter.reported_at_us + 1), schedule);
+        // The last report covers what the flush has brought, but its rate is that of sending.
+        self.report(end_us.max(self.meter.reported_at_us + 1), schedule);
         let Meter { mut summary, deliveries, .. } = self.meter;
         summary.elapsed_s = end_us as f64 / 1e6;
         summary.events_per_second = if end_us > 0 { summary.sent as f64 / summary.elapsed_s } else { 0.0 };
