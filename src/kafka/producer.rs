@@ -1,6 +1,7 @@
 //! The generator's way into Kafka: an idempotent producer that measures its acknowledgements.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::statistics::Statistics;
 
 use crate::event::ClickEvent;
 use crate::generator::send::{Admission, Deliveries, SendEvent};
@@ -23,7 +25,7 @@ pub struct ProducerConfig {
     pub topic: String,
     /// What a record's key is.
     pub key: EventKey,
-    /// Further properties of librdkafka, which win over those set here but for the brokers. May hold secrets, so they are not printed.
+    /// Further properties of librdkafka, which win over those set here but for the brokers and the interval of statistics. May hold secrets, so they are not printed.
     pub properties: BTreeMap<String, String>,
     /// How long to look for the brokers and the topic before giving up.
     pub connect_timeout: Duration,
@@ -103,8 +105,13 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("linger.ms", "2"),
 ];
 
+/// How often librdkafka says how it is.
+const STATISTICS_MS: &str = "100";
+/// How long to wait for the producer id before events are sent without.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
 impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
-    /// Connects, and makes sure that the topic is there.
+    /// Connects, makes sure that the topic is there, and waits until the producer may send.
     ///
     /// # Errors
     ///
@@ -114,18 +121,25 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
         client.set_log_level(RDKafkaLogLevel::Warning);
         DEFAULTS.iter().for_each(|(property, value)| _ = client.set(*property, *value));
         config.properties.iter().for_each(|(property, value)| _ = client.set(property, value));
-        // Last, so that the brokers that errors name are those that were asked.
-        client.set("bootstrap.servers", &config.brokers);
+        // Last, so that the brokers that errors name are those that were asked, and that it is known when the producer is ready.
+        client.set("bootstrap.servers", &config.brokers).set("statistics.interval.ms", STATISTICS_MS);
 
         let origin = Instant::now();
         let deliveries = Arc::new(Mutex::new(Deliveries::default()));
-        let context = DeliveryCounter { origin, deliveries: Arc::clone(&deliveries) };
+        let (ready, is_ready) = mpsc::channel();
+        let context = DeliveryCounter { origin, deliveries: Arc::clone(&deliveries), ready: Mutex::new(Some(ready)) };
         let producer: ThreadedProducer<DeliveryCounter> =
             client.create_with_context(context).map_err(|source| match source {
                 KafkaError::ClientConfig(_, _, property, _) => ProducerError::Property { property },
                 source => ProducerError::Create { brokers: config.brokers.clone(), source: Box::new(source) },
             })?;
         let partitions = partition_count(&producer, &config)?;
+        // Without a producer id events wait in the queue, for half a second if the first try comes too early. That is not the latency
+        // of an acknowledgement. A producer that is still not ready later on says why itself.
+        let idempotent = client.get("enable.idempotence") == Some("true");
+        if idempotent && is_ready.recv_timeout(READY_TIMEOUT.min(config.connect_timeout)).is_err() {
+            tracing::warn!(brokers = config.brokers, "the Kafka producer has not got its producer id yet");
+        }
         Ok(EventProducer { producer, config, encode, payload: Vec::new(), origin, deliveries, partitions })
     }
 
@@ -196,6 +210,8 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
 struct DeliveryCounter {
     origin: Instant,
     deliveries: Arc<Mutex<Deliveries>>,
+    /// Told once that the producer has its id.
+    ready: Mutex<Option<Sender<()>>>,
 }
 
 impl ClientContext for DeliveryCounter {
@@ -207,6 +223,19 @@ impl ClientContext for DeliveryCounter {
             RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::warn!(facility, "{message}"),
             RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
             RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let mut ready = lock(&self.ready);
+        if ready.is_none() {
+            return;
+        }
+        // librdkafka has no call for this, but its statistics say so: the first state in which the producer may send is this one.
+        let eos = serde_json::from_slice::<Statistics>(statistics).ok().and_then(|statistics| statistics.eos);
+        if eos.is_some_and(|eos| eos.idemp_state == "Assigned") {
+            // Nobody may be waiting any more, which is as well.
+            _ = ready.take().map(|ready| ready.send(()));
         }
     }
 
@@ -231,9 +260,9 @@ impl ProducerContext for DeliveryCounter {
     }
 }
 
-/// Counts stay right whatever happened to another holder of the lock.
-fn lock(deliveries: &Mutex<Deliveries>) -> MutexGuard<'_, Deliveries> {
-    deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is behind these locks is right whatever happened to another holder.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -288,6 +317,7 @@ mod tests {
             let config = config(cluster.bootstrap_servers(), key, &[]);
             let mut producer = EventProducer::connect(config, encode).unwrap();
             assert_eq!(producer.partitions(), PARTITIONS);
+            assert!(lock(&producer.producer.client().context().ready).is_none(), "connected, but not ready to send");
             let mut expected = vec![0; PARTITIONS];
             for event in events(2_000) {
                 let bytes = key.of(&event).len() + serde_json::to_vec(&event).unwrap().len();
