@@ -1,11 +1,14 @@
 //! Clicktide: real-time clickstream analytics on timely and differential dataflow.
 
 pub mod avro;
+pub mod committer;
 pub mod event;
+pub mod generator;
 pub mod http;
 pub mod idleness;
 pub mod ingest;
 pub mod json;
+pub mod kafka;
 pub mod logging;
 pub mod metrics;
 pub mod privacy;

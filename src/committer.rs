@@ -1,0 +1,357 @@
+//! The committer: what is complete leaves the dataflow, in one worker, one transaction after another.
+//!
+//! ```text
+//!  results ─┐                                                      ┌▶ the log: results, dead letters, idle advances
+//!           ├─▶ commit (single worker) ──epochs──▶ its own thread ─┤   and progress, in one transaction
+//!  notes ───┘        ▲ capability: the first                       └▶ whoever watches (the HTTP view)
+//!                    └─ uncommitted tick ◀──── acknowledgement
+//! ```
+//!
+//! The operator holds a capability at the first tick that is not committed, so that a probe behind it shows every worker
+//! what is. I/O happens on a thread of its own; an operator never blocks.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use clicktide_dataflows::event::PageAnalytics;
+use clicktide_dataflows::time::{Tick, Windows};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+use timely::scheduling::SyncActivator;
+
+use crate::progress::{IdleAdvance, PartitionCut};
+use crate::source::{DeadLetter, Note};
+
+/// All that becomes final at once.
+#[derive(Clone, Debug)]
+pub struct Epoch {
+    /// Every window that ends at or before this is final with the epoch; none if no window ever closed.
+    pub through: Option<Tick>,
+    /// Whether nothing follows.
+    pub finished: bool,
+    /// The results of each window, in order of their ends.
+    pub windows: Vec<ClosedTick>,
+    /// The records that did not count, of ticks up to `through`.
+    pub dead_letters: Vec<DeadLetter>,
+    /// The parts of the input cut that have changed.
+    pub cuts: Vec<PartitionCut>,
+    /// The floors set by idleness that the results may depend on.
+    pub idle_advances: Vec<IdleAdvance>,
+}
+
+/// The results of one window.
+#[derive(Clone, Debug)]
+pub struct ClosedTick {
+    /// The window's end.
+    pub end: Tick,
+    /// One result per page with an event in the window.
+    pub results: Vec<PageAnalytics>,
+    /// When the job's watermark passed the window's end.
+    pub closed: Instant,
+}
+
+impl Epoch {
+    /// Takes in the epoch that follows.
+    fn absorb(&mut self, next: Epoch) {
+        self.through = next.through.max(self.through);
+        self.finished |= next.finished;
+        self.windows.extend(next.windows);
+        self.dead_letters.extend(next.dead_letters);
+        self.cuts.extend(next.cuts);
+        self.idle_advances.extend(next.idle_advances);
+    }
+
+    fn results(&self) -> usize {
+        self.windows.iter().map(|window| window.results.len()).sum()
+    }
+}
+
+/// Makes epochs final.
+pub trait CommitEpoch: Send {
+    /// Makes all of `epoch` visible at once, or nothing of it.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; after an error nothing more may be committed by this run.
+    fn commit(&mut self, epoch: &Epoch) -> Result<(), CommitError>;
+}
+
+/// Why an epoch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing of it is visible.
+    #[error("the commit failed: {0}")]
+    Failed(String),
+    /// It may be visible or not; the next start finds out from the progress that is.
+    #[error("the outcome of a commit is unknown: {0}")]
+    Unknown(String),
+    /// Another run of the same job has taken over.
+    #[error("another run of this job has taken over: {0}")]
+    Fenced(String),
+}
+
+/// What the operator shares with the loop that steps its worker.
+#[derive(Debug, Default)]
+pub struct CommitterShared {
+    /// Why committing has ended, if it has.
+    pub error: Option<CommitError>,
+    /// Set once all that was complete at the stop has been committed.
+    pub sealed: bool,
+    commands: Option<mpsc::Sender<Command>>,
+}
+
+impl CommitterShared {
+    /// Has what is complete committed, and nothing after it; `sealed` says when that is done.
+    pub fn seal(&mut self) {
+        match self.commands.take().map(|commands| commands.send(Command::Seal)) {
+            Some(Ok(())) => {}
+            // No thread, nothing to wait for.
+            _ => self.sealed = true,
+        }
+    }
+}
+
+/// What is told to the committing thread.
+pub enum Command {
+    /// To be committed.
+    Commit(Epoch),
+    /// Nothing that follows is to be committed.
+    Seal,
+}
+
+/// What the committing thread tells.
+pub enum Outcome {
+    /// Committed up to here.
+    Committed(Option<Tick>),
+    /// Not committed.
+    Failed(CommitError),
+    /// All commands before the seal were carried out.
+    Sealed,
+}
+
+/// Results in one transaction at most, so that a backlog is committed in steps.
+const RESULTS_PER_COMMIT_MAX: usize = 50_000;
+
+/// Carries out commands until the seal, the end of the commands or an error: the body of the committing thread.
+///
+/// Epochs that wait are committed together. `committed` sees each epoch once it is final.
+pub fn commit_epochs(
+    commands: &mpsc::Receiver<Command>,
+    outcomes: &mpsc::Sender<Outcome>,
+    activator: &SyncActivator,
+    sink: &mut dyn CommitEpoch,
+    committed: &mut dyn FnMut(Epoch),
+) {
+    let tell = |outcome| {
+        // The operator is gone only when the process ends.
+        if outcomes.send(outcome).is_ok() {
+            activator.activate().ok();
+        }
+    };
+    while let Ok(command) = commands.recv() {
+        let Command::Commit(mut epoch) = command else { return tell(Outcome::Sealed) };
+        let mut sealed = false;
+        while epoch.results() < RESULTS_PER_COMMIT_MAX && !sealed {
+            match commands.try_recv() {
+                Ok(Command::Commit(next)) => epoch.absorb(next),
+                Ok(Command::Seal) => sealed = true,
+                Err(_) => break,
+            }
+        }
+        match sink.commit(&epoch) {
+            Ok(()) => {
+                let through = epoch.through;
+                committed(epoch);
+                tell(Outcome::Committed(through));
+            }
+            Err(error) => return tell(Outcome::Failed(error)),
+        }
+        if sealed {
+            return tell(Outcome::Sealed);
+        }
+    }
+}
+
+/// Starts the committing thread, given what wakes the operator: returns the ends of its channels.
+pub type StartCommitter = Box<dyn FnOnce(SyncActivator) -> (mpsc::Sender<Command>, mpsc::Receiver<Outcome>)>;
+
+/// Hands over every tick that is complete, in order, and follows what has been committed.
+///
+/// In: results and notes of all workers. Out: nothing but a frontier: what has been committed. `start` is given in worker 0
+/// alone; `resumed` is what earlier runs have committed, which is computed again and not handed over. Keeps the results of
+/// ticks that are not complete.
+pub fn commit<'scope>(
+    results: Stream<'scope, Tick, Vec<PageAnalytics>>,
+    notes: Stream<'scope, Tick, Vec<Note>>,
+    windows: Windows,
+    resumed: Option<Tick>,
+    start: Option<StartCommitter>,
+    shared: Rc<RefCell<CommitterShared>>,
+) -> Stream<'scope, Tick, Vec<()>> {
+    let scope = results.scope();
+    let to_first = Exchange::new(|_: &PageAnalytics| 0);
+    let notes_to_first = Exchange::new(|_: &Note| 0);
+    results.binary_frontier::<_, CapacityContainerBuilder<Vec<()>>, _, _, _, _>(notes, to_first, notes_to_first, "commit", move |capability, info| {
+        let mut thread = start.map(|start| {
+            let (commands, outcomes) = start(scope.worker().sync_activator_for(info.address.to_vec()));
+            shared.borrow_mut().commands = Some(commands.clone());
+            (commands, outcomes, capability)
+        });
+        let mut pending = Pending::new(windows, resumed);
+        move |(results, results_frontier), (notes, notes_frontier), _output| {
+            results.for_each(|_, results| pending.results(results.drain(..)));
+            notes.for_each(|_, notes| pending.notes(notes.drain(..)));
+            let Some((commands, outcomes, held)) = &mut thread else { return };
+
+            let notes_frontier = notes_frontier.frontier().first().copied();
+            let frontier = results_frontier.frontier().first().copied().into_iter().chain(notes_frontier).min();
+            pending.closed(notes_frontier);
+            if let Some(epoch) = pending.complete(frontier) {
+                // A thread that is gone has said why, or was sealed.
+                commands.send(Command::Commit(epoch)).ok();
+            }
+            for outcome in outcomes.try_iter() {
+                match outcome {
+                    Outcome::Committed(through) => pending.acknowledged(through),
+                    Outcome::Failed(error) => shared.borrow_mut().error = Some(error),
+                    Outcome::Sealed => shared.borrow_mut().sealed = true,
+                }
+            }
+            match pending.first_uncommitted(frontier) {
+                Some(first) => downgrade(held, first),
+                None => thread = None,
+            }
+        }
+    })
+}
+
+fn downgrade(held: &mut Capability<Tick>, first: Tick) {
+    if *held.time() < first {
+        held.downgrade(&first);
+    }
+}
+
+/// What has come and is not complete, and what is complete and not committed.
+struct Pending {
+    windows: Windows,
+    /// What this and earlier runs have handed over.
+    handed_over: Option<Tick>,
+    finished: bool,
+    results: BTreeMap<Tick, Vec<PageAnalytics>>,
+    dead_letters: BTreeMap<Tick, Vec<DeadLetter>>,
+    /// Changes of the input cut, by the tick from which they hold.
+    cuts: BTreeMap<Tick, Vec<PartitionCut>>,
+    idle_advances: BTreeMap<Tick, Vec<IdleAdvance>>,
+    /// When the job's watermark reached a tick.
+    reached: VecDeque<(Tick, Instant)>,
+    unacknowledged: VecDeque<Option<Tick>>,
+}
+
+impl Pending {
+    fn new(windows: Windows, resumed: Option<Tick>) -> Self {
+        Pending {
+            windows,
+            handed_over: resumed,
+            finished: false,
+            results: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            idle_advances: BTreeMap::new(),
+            reached: VecDeque::new(),
+            unacknowledged: VecDeque::new(),
+        }
+    }
+
+    fn results(&mut self, results: impl Iterator<Item = PageAnalytics>) {
+        for result in results {
+            let end = Tick(result.window_end);
+            if Some(end) > self.handed_over {
+                self.results.entry(end).or_default().push(result);
+            }
+        }
+    }
+
+    fn notes(&mut self, notes: impl Iterator<Item = Note>) {
+        for note in notes {
+            match note {
+                Note::DeadLetter(letter) if self.handed_over.is_some_and(|through| letter.tick <= through) => {}
+                Note::DeadLetter(letter) => self.dead_letters.entry(letter.tick).or_default().push(letter),
+                Note::Closed { tick, cut, idle_advance } => {
+                    self.cuts.entry(tick).or_default().push(cut);
+                    self.idle_advances.entry(tick).or_default().extend(idle_advance);
+                }
+            }
+        }
+    }
+
+    /// Notes that the job's watermark has reached `frontier`.
+    fn closed(&mut self, frontier: Option<Tick>) {
+        let frontier = frontier.unwrap_or(Tick::NEVER);
+        if self.reached.back().is_none_or(|(last, _)| *last < frontier) {
+            self.reached.push_back((frontier, Instant::now()));
+        }
+    }
+
+    /// What has become complete now that all ticks before `frontier` are; all there is if there is no frontier.
+    fn complete(&mut self, frontier: Option<Tick>) -> Option<Epoch> {
+        let through = match frontier {
+            Some(Tick::MIN) => return None,
+            Some(frontier) => Some(self.windows.previous(frontier)).max(self.handed_over),
+            None if self.finished => return None,
+            None => {
+                let last_result = self.results.last_key_value().map(|(tick, _)| *tick);
+                let last_letter = self.dead_letters.last_key_value().map(|(tick, _)| *tick);
+                last_result.max(last_letter).max(self.handed_over).filter(|tick| *tick > Tick::MIN)
+            }
+        };
+        if frontier.is_some() && through == self.handed_over {
+            return None;
+        }
+        self.handed_over = through;
+        self.finished = frontier.is_none();
+        let bound = frontier.unwrap_or(Tick::NEVER);
+        let windows = before(&mut self.results, bound);
+        let epoch = Epoch {
+            through,
+            finished: self.finished,
+            windows: windows.map(|(end, results)| ClosedTick { end, results, closed: self.closed_at(end) }).collect(),
+            dead_letters: before(&mut self.dead_letters, bound).flat_map(|(_, letters)| letters).collect(),
+            cuts: before(&mut self.cuts, bound).flat_map(|(_, cuts)| cuts).collect(),
+            idle_advances: before(&mut self.idle_advances, bound).flat_map(|(_, advances)| advances).collect(),
+        };
+        while self.reached.len() > 1 && self.reached[1].0 <= bound {
+            self.reached.pop_front();
+        }
+        self.unacknowledged.push_back(through);
+        Some(epoch)
+    }
+
+    /// When the job's watermark passed `tick`.
+    fn closed_at(&self, tick: Tick) -> Instant {
+        self.reached.iter().find(|(reached, _)| *reached > tick).map_or_else(Instant::now, |(_, at)| *at)
+    }
+
+    fn acknowledged(&mut self, through: Option<Tick>) {
+        while self.unacknowledged.pop_front_if(|epoch| *epoch <= through).is_some() {}
+    }
+
+    /// The first tick that is not committed; none when everything is and nothing will come.
+    fn first_uncommitted(&self, frontier: Option<Tick>) -> Option<Tick> {
+        match self.unacknowledged.front() {
+            // The capability stays where it is until the oldest epoch is acknowledged.
+            Some(_) => Some(Tick::MIN),
+            None => frontier,
+        }
+    }
+}
+
+/// Takes the entries before `bound`.
+fn before<V>(map: &mut BTreeMap<Tick, V>, bound: Tick) -> impl Iterator<Item = (Tick, V)> + use<V> {
+    let rest = map.split_off(&bound);
+    std::mem::replace(map, rest).into_iter()
+}

@@ -1,0 +1,380 @@
+//! The generator's way into Kafka: an idempotent producer that measures its acknowledgements.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::statistics::Statistics;
+
+use crate::event::ClickEvent;
+use crate::generator::send::{Admission, Deliveries, SendEvent};
+use crate::generator::settings::EventKey;
+
+/// Where and how to produce.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProducerConfig {
+    /// The brokers to begin with: `host:port`, separated by commas.
+    pub brokers: String,
+    /// The topic of the events.
+    pub topic: String,
+    /// What a record's key is.
+    pub key: EventKey,
+    /// Further properties of librdkafka, which win over those set here but for the brokers and the interval of statistics. May hold secrets, so they are not printed.
+    pub properties: BTreeMap<String, String>,
+    /// How long to look for the brokers and the topic before giving up.
+    pub connect_timeout: Duration,
+}
+
+/// Why events cannot be produced.
+#[derive(Debug, thiserror::Error)]
+pub enum ProducerError {
+    /// A property is not known to librdkafka, or its value is not right. The value is not said, since it may be a secret.
+    #[error("librdkafka property {property:?} is unknown, or its value is not usable")]
+    Property {
+        /// The property.
+        property: String,
+    },
+    /// The properties do not go together, or something that they name cannot be used.
+    #[error("cannot make a producer for {brokers}: {source}")]
+    Create {
+        /// The brokers.
+        brokers: String,
+        /// What librdkafka says.
+        source: Box<KafkaError>,
+    },
+    /// No broker answered in time.
+    #[error("no answer from Kafka at {brokers} about topic {topic:?}: {source}")]
+    Unreachable {
+        /// The brokers.
+        brokers: String,
+        /// The topic.
+        topic: String,
+        /// What librdkafka says.
+        source: Box<KafkaError>,
+    },
+    /// The brokers answered that they do not have the topic, or do not give it out.
+    #[error("topic {topic:?} cannot be used at {brokers}: {reason}")]
+    Topic {
+        /// The brokers.
+        brokers: String,
+        /// The topic.
+        topic: String,
+        /// What the broker says.
+        reason: String,
+    },
+    /// An event was refused for another reason than a full queue.
+    #[error("cannot produce to topic {topic:?} at {brokers}: {source}")]
+    Produce {
+        /// The brokers.
+        brokers: String,
+        /// The topic.
+        topic: String,
+        /// What librdkafka says.
+        source: Box<KafkaError>,
+    },
+}
+
+/// Produces events to one topic.
+///
+/// Every event is written once and in order within its partition, also when the client has to try again (`enable.idempotence`, `acks=all`),
+/// and goes to the partition that Java clients choose for the key. `E` encodes an event at the end of a buffer.
+pub struct EventProducer<E = fn(&ClickEvent, &mut Vec<u8>)> {
+    producer: ThreadedProducer<DeliveryCounter>,
+    config: ProducerConfig,
+    encode: E,
+    payload: Vec<u8>,
+    origin: Instant,
+    deliveries: Arc<Mutex<Deliveries>>,
+    partitions: usize,
+}
+
+/// Set where the configuration does not say otherwise.
+const DEFAULTS: [(&str, &str); 5] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // Java's default for keys, so that others can join with the topic; librdkafka's own default is another hash.
+    ("partitioner", "murmur2_random"),
+    ("compression.codec", "snappy"),
+    // Long enough to batch some thousand events a second, short enough for the 10 ms an acknowledgement may take.
+    ("linger.ms", "2"),
+];
+
+/// How often librdkafka says how it is.
+const STATISTICS_MS: &str = "100";
+/// How long to wait for the producer id before events are sent without.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
+    /// Connects, makes sure that the topic is there, and waits until the producer may send.
+    ///
+    /// # Errors
+    ///
+    /// A property is wrong, no broker answers, or the topic does not exist.
+    pub fn connect(config: ProducerConfig, encode: E) -> Result<Self, ProducerError> {
+        let mut client = ClientConfig::new();
+        client.set_log_level(RDKafkaLogLevel::Warning);
+        DEFAULTS.iter().for_each(|(property, value)| _ = client.set(*property, *value));
+        config.properties.iter().for_each(|(property, value)| _ = client.set(property, value));
+        // Last, so that the brokers that errors name are those that were asked, and that it is known when the producer is ready.
+        client.set("bootstrap.servers", &config.brokers).set("statistics.interval.ms", STATISTICS_MS);
+
+        let origin = Instant::now();
+        let deliveries = Arc::new(Mutex::new(Deliveries::default()));
+        let (ready, is_ready) = mpsc::channel();
+        let context = DeliveryCounter { origin, deliveries: Arc::clone(&deliveries), ready: Mutex::new(Some(ready)) };
+        let producer: ThreadedProducer<DeliveryCounter> =
+            client.create_with_context(context).map_err(|source| match source {
+                KafkaError::ClientConfig(_, _, property, _) => ProducerError::Property { property },
+                source => ProducerError::Create { brokers: config.brokers.clone(), source: Box::new(source) },
+            })?;
+        let partitions = partition_count(&producer, &config)?;
+        // Without a producer id events wait in the queue, for half a second if the first try comes too early. That is not the latency
+        // of an acknowledgement. A producer that is still not ready later on says why itself.
+        let idempotent = client.get("enable.idempotence") == Some("true");
+        if idempotent && is_ready.recv_timeout(READY_TIMEOUT.min(config.connect_timeout)).is_err() {
+            tracing::warn!(brokers = config.brokers, "the Kafka producer has not got its producer id yet");
+        }
+        Ok(EventProducer { producer, config, encode, payload: Vec::new(), origin, deliveries, partitions })
+    }
+
+    /// How many partitions the topic had when the producer connected.
+    pub fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    fn produce_error(&self, source: KafkaError) -> ProducerError {
+        let ProducerConfig { brokers, topic, .. } = &self.config;
+        ProducerError::Produce { brokers: brokers.clone(), topic: topic.clone(), source: Box::new(source) }
+    }
+}
+
+fn partition_count(
+    producer: &ThreadedProducer<DeliveryCounter>,
+    config: &ProducerConfig,
+) -> Result<usize, ProducerError> {
+    let ProducerConfig { brokers, topic, .. } = config;
+    let metadata = producer.client().fetch_metadata(Some(topic), config.connect_timeout).map_err(|source| {
+        ProducerError::Unreachable { brokers: brokers.clone(), topic: topic.clone(), source: Box::new(source) }
+    })?;
+    let refused = |reason: String| ProducerError::Topic { brokers: brokers.clone(), topic: topic.clone(), reason };
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Err(refused("it is not there".to_owned()));
+    };
+    match found.error() {
+        Some(error) => Err(refused(RDKafkaErrorCode::from(error).to_string())),
+        None => Ok(found.partitions().len()),
+    }
+}
+
+impl<E: Fn(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
+    type Error = ProducerError;
+
+    fn send(&mut self, event: &ClickEvent) -> Result<Admission, ProducerError> {
+        self.payload.clear();
+        (self.encode)(event, &mut self.payload);
+        let key = self.config.key.of(event);
+        let sent_us = self.origin.elapsed().as_micros() as usize;
+        let record = BaseRecord::with_opaque_to(&self.config.topic, sent_us).key(key).payload(&self.payload);
+        match self.producer.send(record) {
+            Ok(()) => Ok(Admission::Accepted { bytes: key.len() + self.payload.len() }),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Admission::QueueFull),
+            Err((source, _)) => Err(self.produce_error(source)),
+        }
+    }
+
+    fn take_deliveries(&mut self) -> Deliveries {
+        // Partitions that got nothing count too, or a topic would look balanced that is not.
+        let next = Deliveries { by_partition: vec![0; self.partitions], ..Deliveries::default() };
+        let mut taken = std::mem::replace(&mut *lock(&self.deliveries), next);
+        if taken.by_partition.len() < self.partitions {
+            taken.by_partition.resize(self.partitions, 0);
+        }
+        taken
+    }
+
+    fn flush(&mut self, timeout: Duration) -> Result<(), ProducerError> {
+        match self.producer.flush(timeout) {
+            Ok(()) | Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => Ok(()),
+            Err(source) => Err(self.produce_error(source)),
+        }
+    }
+}
+
+/// Counts deliveries on the client's own thread.
+struct DeliveryCounter {
+    origin: Instant,
+    deliveries: Arc<Mutex<Deliveries>>,
+    /// Told once that the producer has its id.
+    ready: Mutex<Option<Sender<()>>>,
+}
+
+impl ClientContext for DeliveryCounter {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::error!(facility, "{message}");
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::warn!(facility, "{message}"),
+            RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
+            RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let mut ready = lock(&self.ready);
+        if ready.is_none() {
+            return;
+        }
+        // librdkafka has no call for this, but its statistics say so: the first state in which the producer may send is this one.
+        let eos = serde_json::from_slice::<Statistics>(statistics).ok().and_then(|statistics| statistics.eos);
+        if eos.is_some_and(|eos| eos.idemp_state == "Assigned") {
+            // Nobody may be waiting any more, which is as well.
+            _ = ready.take().map(|ready| ready.send(()));
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::error!(%error, "Kafka producer: {reason}");
+    }
+}
+
+impl ProducerContext for DeliveryCounter {
+    /// When the event was handed over, µs since the origin: a number, so that nothing is allocated for an event.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sent_us: usize) {
+        match result {
+            Ok(message) => {
+                let latency = self.origin.elapsed().saturating_sub(Duration::from_micros(sent_us as u64));
+                let partition = usize::try_from(message.partition()).unwrap_or_default();
+                lock(&self.deliveries).acknowledge(partition, latency);
+            }
+            Err((error, _)) => lock(&self.deliveries).fail(error.to_string()),
+        }
+    }
+}
+
+/// What is behind these locks is right whatever happened to another holder.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+
+    use super::*;
+    use crate::generator::clock::SystemClock;
+    use crate::generator::{self, Model, Settings, murmur2};
+
+    const TOPIC: &str = "clickstream-events";
+    const PARTITIONS: usize = 6;
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, PARTITIONS as i32, 1).unwrap();
+        cluster
+    }
+
+    fn config(brokers: String, key: EventKey, properties: &[(&str, &str)]) -> ProducerConfig {
+        ProducerConfig {
+            brokers,
+            topic: TOPIC.to_owned(),
+            key,
+            properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            connect_timeout: Duration::from_secs(30),
+        }
+    }
+
+    fn encode(event: &ClickEvent, payload: &mut Vec<u8>) {
+        serde_json::to_writer(payload, event).unwrap();
+    }
+
+    fn events(count: usize) -> Vec<ClickEvent> {
+        let mut model = Model::new(&Settings::default()).unwrap();
+        let mut event = Model::blank_event();
+        (0..count)
+            .map(|i| {
+                model.write_next(i as i64, &mut event);
+                event.clone()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn events_arrive_in_the_partitions_of_their_keys() {
+        let cluster = cluster();
+        let check = |key: EventKey| {
+            let config = config(cluster.bootstrap_servers(), key, &[]);
+            let mut producer = EventProducer::connect(config, encode).unwrap();
+            assert_eq!(producer.partitions(), PARTITIONS);
+            assert!(lock(&producer.producer.client().context().ready).is_none(), "connected, but not ready to send");
+            let mut expected = vec![0; PARTITIONS];
+            for event in events(2_000) {
+                let bytes = key.of(&event).len() + serde_json::to_vec(&event).unwrap().len();
+                assert_eq!(producer.send(&event).unwrap(), Admission::Accepted { bytes });
+                expected[murmur2::partition(key.of(&event).as_bytes(), PARTITIONS as u32) as usize] += 1;
+            }
+            producer.flush(Duration::from_secs(60)).unwrap();
+            let deliveries = producer.take_deliveries();
+            assert_eq!((deliveries.acknowledged, deliveries.failed), (2_000, 0), "{:?}", deliveries.latest_error);
+            assert_eq!(deliveries.by_partition, expected);
+            assert_eq!(deliveries.latencies.count(), 2_000);
+            // What was taken is not counted again.
+            assert_eq!(producer.take_deliveries().acknowledged, 0);
+        };
+        check(EventKey::UserId);
+        check(EventKey::PageUrl);
+    }
+
+    #[test]
+    fn a_run_delivers_all_its_events() {
+        let cluster = cluster();
+        let settings = Settings { duration_ms: Some(300), balanced_partitions: Some(6), ..Settings::default() };
+        let config = config(cluster.bootstrap_servers(), settings.key, &[]);
+        let mut producer = EventProducer::connect(config, encode as fn(&ClickEvent, &mut Vec<u8>)).unwrap();
+        let stop = AtomicBool::new(false);
+        let summary = generator::run(&settings, &SystemClock::new(), &stop, &mut producer, |_| ()).unwrap();
+        // However long it took.
+        assert_eq!((summary.sent, summary.acknowledged, summary.failed, summary.unknown), (300, 300, 0, 0));
+        assert_eq!((summary.unsent, summary.by_partition.len()), (0, PARTITIONS));
+    }
+
+    #[test]
+    fn a_full_queue_is_said_and_nothing_in_it_is_lost() {
+        let cluster = cluster();
+        // Events stay in the queue for the linger, far longer than it takes to fill it.
+        let properties = [("queue.buffering.max.messages", "10"), ("linger.ms", "60000")];
+        let config = config(cluster.bootstrap_servers(), EventKey::UserId, &properties);
+        let mut producer = EventProducer::connect(config, encode).unwrap();
+        let admissions: Vec<Admission> = events(11).iter().map(|event| producer.send(event).unwrap()).collect();
+        assert!(admissions[..10].iter().all(|admission| matches!(admission, Admission::Accepted { .. })));
+        assert_eq!(admissions[10], Admission::QueueFull);
+        producer.flush(Duration::from_secs(60)).unwrap();
+        assert_eq!(producer.take_deliveries().acknowledged, 10);
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        let check = |config: ProducerConfig, expected: &str| {
+            let error = EventProducer::connect(config, encode).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.starts_with(expected), "{error}");
+        };
+        let with = |properties: &[(&str, &str)]| config("127.0.0.1:1".to_owned(), EventKey::UserId, properties);
+        check(with(&[("no.such", "secret")]), "librdkafka property \"no.such\" is unknown, or its value is not usable");
+        check(with(&[("acks", "secret")]), "librdkafka property \"acks\" is unknown, or its value is not usable");
+        check(
+            ProducerConfig { connect_timeout: Duration::from_millis(100), ..with(&[]) },
+            "no answer from Kafka at 127.0.0.1:1 about topic \"clickstream-events\"",
+        );
+    }
+}
