@@ -113,6 +113,7 @@ impl Ingest {
     ///
     /// # Errors
     /// The reason for which the record is rejected.
+    #[inline]
     pub fn read<'a>(&self, record: &Record<'a>) -> Result<ValidEvent<'a>, Reason> {
         let (mut event, in_payload_ms) = match &self.format {
             Format::Avro(decoder) => (decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None),

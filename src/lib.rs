@@ -1,5 +1,6 @@
 //! Clicktide: real-time clickstream analytics on timely and differential dataflow.
 
+pub mod audit;
 pub mod avro;
 pub mod committer;
 pub mod event;

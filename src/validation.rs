@@ -95,6 +95,7 @@ impl Reason {
 ///
 /// # Errors
 /// The first reason, in the order of [`Reason::all`], for which it does not.
+#[inline]
 pub fn validate(event: &DecodedEvent<'_>, record_timestamp: Option<i64>, limits: &Limits) -> Result<(), Reason> {
     check_length(&event.user_id, limits.id_bytes_max, Reason::EmptyUserId, Reason::TooLongUserId)?;
     check_length(&event.session_id, limits.id_bytes_max, Reason::EmptySessionId, Reason::TooLongSessionId)?;

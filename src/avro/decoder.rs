@@ -38,6 +38,7 @@ impl Decoder {
     /// # Errors
     /// When `body` is not exactly one event of the writer schema. Whatever the bytes, nothing panics, and nothing is
     /// allocated.
+    #[inline]
     pub fn decode<'a>(&self, body: &'a [u8]) -> Result<DecodedEvent<'a>, DecodeError> {
         let mut input = Input::new(body);
         let (mut user_id, mut session_id, mut page_url) = ("", "", "");

@@ -1,8 +1,10 @@
 //! Everything against `apache_avro` as the reference.
 
+mod container;
+
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
-use apache_avro::{Codec, DeflateSettings, Schema, Writer, from_value, to_value};
+use apache_avro::{Schema, from_value, to_value};
 use clicktide_dataflows::event::PageAnalytics;
 use proptest::prelude::*;
 use serde::Serialize;
@@ -335,102 +337,4 @@ fn claims_cost_nothing() {
     let own = json!({"type": "record", "name": "Self", "fields": [{"name": "s", "type": "Self"}]});
     assert_eq!(decode(own.clone(), &[]), Err(DecodeError::TooDeep));
     assert_eq!(decode(json!({"type": "array", "items": own}), &huge), Err(DecodeError::TooDeep));
-}
-
-/// A container file of `records`, in blocks of two.
-fn container(schema: &str, codec: Codec, records: &[Value]) -> Vec<u8> {
-    let schema_text = schema;
-    let schema = Schema::parse_str(schema).unwrap();
-    let mut writer = Writer::with_codec(&schema, Vec::new(), codec).unwrap();
-    for (index, record) in records.iter().enumerate() {
-        let body = reference_encode_json(schema_text, record);
-        let value = GenericDatumReader::builder(&schema).build().unwrap().read_value(&mut body.as_slice()).unwrap();
-        writer.append_value(value).unwrap();
-        if index % 2 == 1 {
-            writer.flush().unwrap();
-        }
-    }
-    writer.into_inner().unwrap()
-}
-
-fn numbered(count: i64) -> Vec<Value> {
-    let events = (0..count).map(|number| ClickEvent { timestamp: number, ..an_event() });
-    events.map(|event| serde_json::to_value(event).unwrap()).collect()
-}
-
-#[test]
-fn containers_of_every_codec() {
-    for codec in
-        [Codec::Null, Codec::Deflate(DeflateSettings::default()), Codec::Snappy, Codec::Zstandard(Default::default())]
-    {
-        let file = container(CLICK_EVENT_SCHEMA, codec, &numbered(5));
-        let bodies: Vec<_> = ContainerReader::new(&file[..]).unwrap().map(Result::unwrap).collect();
-        let expected = (0..5).map(|timestamp| encode(&ClickEvent { timestamp, ..an_event() }));
-        assert_eq!(bodies, expected.collect::<Vec<_>>());
-    }
-}
-
-#[test]
-fn containers_of_another_schema_are_resolved() {
-    let mut fields = [others(), published_fields()].concat();
-    fields.retain(|field| field["name"] != "session_duration");
-    fields[7]["type"]["symbols"] = json!(["HOVER", "PURCHASE"]);
-    let mut records = numbered(3);
-    for record in &mut records {
-        record.as_object_mut().unwrap().append(others_value().as_object_mut().unwrap());
-    }
-    records[1]["event_type"] = json!("HOVER");
-    let file = container(&schema_of(&fields), Codec::Null, &records);
-    let mut reader = ContainerReader::new(&file[..]).unwrap();
-    let expected = |timestamp| encode(&ClickEvent { timestamp, session_duration: None, ..an_event() });
-    assert_eq!(reader.next().unwrap().unwrap(), expected(0));
-    let error = reader.next().unwrap().unwrap_err();
-    assert!(error.concerns_one_datum() && error.to_string().starts_with("event 1 of"), "{error}");
-    assert_eq!(reader.next().unwrap().unwrap(), expected(2));
-    assert!(reader.next().is_none());
-}
-
-#[test]
-fn damaged_containers_say_where() {
-    let file = container(CLICK_EVENT_SCHEMA, Codec::Snappy, &numbered(4));
-    let whole = ContainerReader::new(&file[..]).unwrap();
-    let header_bytes = whole.bytes_read() as usize;
-    assert_eq!(whole.count(), 4);
-    let block_bytes = (file.len() - header_bytes) / 2;
-    for end in 0..file.len() {
-        match ContainerReader::new(&file[..end]) {
-            Err(error) => assert!(end < header_bytes && error.to_string().contains("too early"), "{end}: {error}"),
-            Ok(reader) => {
-                let (good, bad): (Vec<_>, Vec<_>) = reader.partition(Result::is_ok);
-                let blocks = (end - header_bytes) / block_bytes;
-                assert_eq!(good.len(), 2 * blocks);
-                let at_block_end = end == header_bytes + blocks * block_bytes;
-                let errors: Vec<_> = bad.into_iter().map(|error| error.unwrap_err().to_string()).collect();
-                match errors.as_slice() {
-                    [] => assert!(at_block_end, "{end}"),
-                    [error] => {
-                        let place = format!("the block at byte {}: the file ends", header_bytes + blocks * block_bytes);
-                        assert!(!at_block_end && error.contains(&place), "{error}");
-                    }
-                    more => panic!("{more:?}"),
-                }
-            }
-        }
-    }
-    for place in 0..file.len() {
-        let mut changed = file.clone();
-        changed[place] ^= 1;
-        if let Ok(reader) = ContainerReader::new(&changed[..]) {
-            reader.for_each(drop);
-        }
-    }
-}
-
-#[test]
-fn an_empty_block_does_not_end_a_container() {
-    let mut file = container(CLICK_EVENT_SCHEMA, Codec::Null, &numbered(2));
-    let header_bytes = ContainerReader::new(&file[..]).unwrap().bytes_read() as usize;
-    let empty_block = [&[0, 0][..], &file[header_bytes - 16..header_bytes]].concat();
-    file.splice(header_bytes..header_bytes, empty_block);
-    assert_eq!(ContainerReader::new(&file[..]).unwrap().map(Result::unwrap).count(), 2);
 }

@@ -1,0 +1,163 @@
+//! The sweep over window ends.
+
+use std::collections::BTreeMap;
+
+use clicktide_dataflows::event::PageAnalytics;
+use clicktide_dataflows::time::Windows;
+
+use super::window::Window;
+use super::{Click, IdleAdvance, Partition};
+
+/// What is computed.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// Size, slide and offset of the windows.
+    pub windows: Windows,
+    /// How far events of a partition may come out of order, ms.
+    pub bound_ms: i64,
+    /// The last window end that matters, ms; none for every window of the input.
+    pub through_ms: Option<i64>,
+}
+
+impl Definition {
+    /// The first window end after `time_ms`.
+    pub(super) fn end_after(&self, time_ms: i64) -> i64 {
+        // Windows start at multiples of the slide plus the offset, and last for the size.
+        let since_end =
+            (time_ms - self.windows.offset_ms() - self.windows.size_ms()).rem_euclid(self.windows.slide_ms());
+        time_ms - since_end + self.windows.slide_ms()
+    }
+}
+
+/// What became of the records that were read. With an end that matters no more, the last records may not have been.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events that count in some window.
+    pub counted: u64,
+    /// Events all of whose windows were closed.
+    pub late: u64,
+    /// Records that are not valid events.
+    pub rejected: u64,
+    /// Results computed.
+    pub results: u64,
+}
+
+/// Computes the results of every window of `partitions`, and gives them to `on_result` in order of window end, then page.
+///
+/// It holds the events of one window, and those of the partitions that were read ahead of others: an event is read only
+/// when one of its partition could count in the next window. Every window is computed from all of its events, so an event
+/// costs `size / slide` visits.
+///
+/// # Errors
+/// The first that `partitions` yield.
+pub fn expect<I, E>(
+    definition: &Definition,
+    partitions: Vec<Partition<I>>,
+    mut on_result: impl FnMut(PageAnalytics),
+) -> Result<Totals, E>
+where
+    I: Iterator<Item = Result<(i64, Option<Click>), E>>,
+{
+    let mut readers: Vec<_> = partitions.into_iter().map(Reader::new).collect();
+    let mut totals = Totals::default();
+    let mut entering: BTreeMap<i64, Vec<Entry>> = BTreeMap::new();
+    let mut window = Window::default();
+    let mut last_end = None;
+    loop {
+        // The next window end is the one after the last while something is in the window, else where the next event enters.
+        // It is known once no partition can still yield an event that enters at or before it.
+        let next_end = loop {
+            let after_last =
+                last_end.filter(|_| !window.is_empty()).map(|end: i64| end + definition.windows.slide_ms());
+            let next_end = after_last.or_else(|| entering.keys().next().copied());
+            match readers.iter_mut().find(|reader| reader.may_enter_by(next_end, definition)) {
+                None => break next_end,
+                Some(reader) => match reader.read(definition)? {
+                    Read::Entry(enter, entry) => {
+                        totals.counted += 1;
+                        entering.entry(enter).or_default().push(entry);
+                    }
+                    Read::Late => totals.late += 1,
+                    Read::Rejected => totals.rejected += 1,
+                    Read::End => {}
+                },
+            }
+        };
+        let Some(end) = next_end.filter(|end| definition.through_ms.is_none_or(|through| *end <= through)) else {
+            return Ok(totals);
+        };
+        window.leave(end);
+        for entry in entering.remove(&end).into_iter().flatten() {
+            window.enter(entry.leave, &entry.click);
+        }
+        window.results(end, definition.windows.size_ms(), |result| {
+            totals.results += 1;
+            on_result(result);
+        });
+        last_end = Some(end);
+    }
+}
+
+/// An event, and the first window end that no longer counts it.
+struct Entry {
+    leave: i64,
+    click: Click,
+}
+
+enum Read {
+    /// Counts from the window end given on.
+    Entry(i64, Entry),
+    Late,
+    Rejected,
+    End,
+}
+
+/// A partition, and what its past says of lateness.
+struct Reader<I> {
+    records: I,
+    /// In descending order of offset, so that the next one is the last.
+    idle_advances: Vec<IdleAdvance>,
+    /// Window ends at or before this are closed; none while nothing is known.
+    watermark_ms: Option<i64>,
+    exhausted: bool,
+}
+
+/// Recorded floors beyond this are cut to it: nothing valid lies there, and window ends do not overflow.
+const FLOOR_MS_MAX: i64 = 1 << 62;
+
+impl<I, E> Reader<I>
+where
+    I: Iterator<Item = Result<(i64, Option<Click>), E>>,
+{
+    fn new(partition: Partition<I>) -> Self {
+        let mut idle_advances = partition.idle_advances;
+        idle_advances.sort_by_key(|advance| std::cmp::Reverse(advance.next_offset));
+        Self { records: partition.records, idle_advances, watermark_ms: None, exhausted: false }
+    }
+
+    /// Whether an event not yet read could enter at or before `end`; with no `end` yet, whether there could be any.
+    fn may_enter_by(&self, end: Option<i64>, definition: &Definition) -> bool {
+        let first_open = self.watermark_ms.map(|watermark_ms| definition.end_after(watermark_ms));
+        !self.exhausted && end.is_none_or(|end| first_open.is_none_or(|first_open| first_open <= end))
+    }
+
+    fn read(&mut self, definition: &Definition) -> Result<Read, E> {
+        let Some((offset, click)) = self.records.next().transpose()? else {
+            self.exhausted = true;
+            return Ok(Read::End);
+        };
+        while let Some(advance) = self.idle_advances.pop_if(|advance| advance.next_offset <= offset) {
+            self.watermark_ms = self.watermark_ms.max(Some(advance.floor_ms.clamp(-FLOOR_MS_MAX, FLOOR_MS_MAX)));
+        }
+        let Some(click) = click else {
+            return Ok(Read::Rejected);
+        };
+        let first_end = definition.end_after(click.time_ms);
+        let enter = self.watermark_ms.map_or(first_end, |closed| first_end.max(definition.end_after(closed)));
+        let leave = definition.end_after(click.time_ms + definition.windows.size_ms());
+        // Only now is the event shown to the watermark: it is not late on account of itself.
+        let shown_ms = click.record_timestamp_ms.unwrap_or(i64::MAX).min(click.time_ms);
+        self.watermark_ms = self.watermark_ms.max(Some(shown_ms - definition.bound_ms));
+        Ok(if enter < leave { Read::Entry(enter, Entry { leave, click }) } else { Read::Late })
+    }
+}
