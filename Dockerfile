@@ -1,0 +1,28 @@
+# syntax=docker/dockerfile:1
+
+FROM rust:1-slim-bookworm AS build
+# Feature `tls` links OpenSSL; librdkafka itself is built from source with a C compiler and make.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc g++ libc6-dev make pkg-config libssl-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /clicktide
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/clicktide/target,sharing=locked \
+    cargo build --locked --release --features tls --bin clicktide \
+    && cp target/release/clicktide /usr/local/bin/clicktide
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates libssl3 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin clicktide
+COPY --from=build /usr/local/bin/clicktide /usr/local/bin/clicktide
+COPY config /etc/clicktide
+USER 10001
+EXPOSE 8080
+# Health is asked over HTTP by whoever runs the image (/healthz, /readyz): the one image is the job, the generator and
+# the tools, and not all of them serve.
+HEALTHCHECK NONE
+ENTRYPOINT ["clicktide"]
+CMD ["--help"]
