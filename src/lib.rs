@@ -2,8 +2,10 @@
 
 pub mod audit;
 pub mod avro;
+pub mod cluster;
 pub mod committer;
 pub mod event;
+pub mod file;
 pub mod generator;
 pub mod http;
 pub mod idleness;
@@ -12,6 +14,7 @@ pub mod json;
 pub mod kafka;
 pub mod logging;
 pub mod metrics;
+pub mod pipeline;
 pub mod privacy;
 pub mod progress;
 pub mod source;

@@ -29,7 +29,7 @@ use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::{Scope, Stream};
 
 use crate::idleness::Watermarks;
-use crate::ingest::{Accepted, Ingest, Record};
+use crate::ingest::{Accepted, Format, Ingest, Record};
 use crate::progress::{IdleAdvance, PartitionCut, ReplayIndex};
 use crate::validation::Reason;
 
@@ -148,6 +148,21 @@ pub struct SourceCounts {
     pub rejected: BTreeMap<String, u64>,
 }
 
+impl SourceCounts {
+    /// What has been counted since `earlier`.
+    pub fn since(&self, earlier: &SourceCounts) -> SourceCounts {
+        let rejected = |(reason, count): (&String, &u64)| {
+            (reason.clone(), count - earlier.rejected.get(reason).copied().unwrap_or(0))
+        };
+        SourceCounts {
+            records: self.records - earlier.records,
+            bytes: self.bytes - earlier.bytes,
+            late: self.late - earlier.late,
+            rejected: self.rejected.iter().map(rejected).collect(),
+        }
+    }
+}
+
 /// What one partition's source says of itself to all the others and to the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionReport {
@@ -201,6 +216,8 @@ impl SourceShared {
 pub struct SourcePartition {
     /// Reads it, from the cut's `replay_from` on.
     pub reader: Box<dyn ReadPartition>,
+    /// How its payloads are written, if not as the settings say: files come in several formats.
+    pub format: Option<Format>,
     /// Where it starts.
     pub cut: PartitionCut,
     /// The floors to apply just before given offsets.
@@ -226,16 +243,18 @@ const LOG_END_FRESH_MS: i64 = 3_000;
 ///
 /// `committed` is a probe of what has been committed, for flow control: a partition is read only while it is at most so
 /// many ticks ahead. Keeps per partition a clock and a replay index (one entry per open tick), and per worker the pages
-/// announced within the last window. The operator must be activated whenever a reader may have something, the committed
-/// frontier has moved or time has passed.
+/// announced within the last window. The operator, whose address is told to `address`, must be activated whenever a reader
+/// may have something, the committed frontier has moved or time has passed.
 pub fn source<'scope>(
     scope: Scope<'scope, Tick>,
     settings: SourceSettings,
     partitions: Vec<SourcePartition>,
     committed: ProbeHandle<Tick>,
     shared: Rc<RefCell<SourceShared>>,
+    address: &mut dyn FnMut(Rc<[usize]>),
 ) -> SourceStreams<'scope> {
     let mut builder = OperatorBuilder::new("source".to_owned(), scope);
+    address(builder.operator_info().address);
     let (activities_output, activities) = builder.new_output();
     let (names_output, names) = builder.new_output();
     let (notes_output, notes) = builder.new_output();
@@ -245,7 +264,7 @@ pub fn source<'scope>(
 
     builder.build(move |capabilities| {
         let mut readers: Vec<PartitionSource> =
-            partitions.into_iter().map(|partition| PartitionSource::new(partition, &capabilities)).collect();
+            partitions.into_iter().map(|partition| PartitionSource::new(partition, &settings, &capabilities)).collect();
         drop(capabilities);
         let mut announced = Announced::default();
         let mut in_flight = InFlight::default();
@@ -317,6 +336,7 @@ impl Staged {
 /// One partition while it is read.
 struct PartitionSource {
     reader: Box<dyn ReadPartition>,
+    ingest: Arc<Ingest>,
     partition: i32,
     until: Option<i64>,
     floors: BTreeMap<i64, i64>,
@@ -333,10 +353,15 @@ struct PartitionSource {
 }
 
 impl PartitionSource {
-    fn new(partition: SourcePartition, capabilities: &[Capability<Tick>]) -> Self {
-        let SourcePartition { reader, cut, floors } = partition;
+    fn new(partition: SourcePartition, settings: &SourceSettings, capabilities: &[Capability<Tick>]) -> Self {
+        let SourcePartition { reader, format, cut, floors } = partition;
+        let ingest = match format {
+            Some(format) => Arc::new(Ingest { format, ..(*settings.ingest).clone() }),
+            None => Arc::clone(&settings.ingest),
+        };
         PartitionSource {
             reader,
+            ingest,
             partition: cut.partition,
             until: cut.until,
             floors,
@@ -369,8 +394,8 @@ impl PartitionSource {
         announced: &mut Announced,
         staged: &mut Staged,
     ) -> Result<usize, SourceError> {
-        let PartitionSource { reader, partition, until, floors, clock, index, ended, .. } = self;
-        let ingest = &*settings.ingest;
+        let PartitionSource { reader, ingest, partition, until, floors, clock, index, ended, .. } = self;
+        let ingest = &**ingest;
         let before_ms = clock.watermark_ms(ingest.bound_ms);
         let mut records = 0;
         reader.read(RECORDS_PER_READ_MAX, &mut |record| {

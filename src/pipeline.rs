@@ -1,0 +1,376 @@
+//! The job: source, dataflow and committer in every worker, and the loop that steps them.
+//!
+//! ```text
+//!  partitions p with p mod W = w ─▶ source ─▶ page_analytics ─▶ commit (worker 0) ─▶ sink
+//!                                    ▲  ▲                          │
+//!                                    │  └── probe: committed ◀─────┘   flow control
+//!                                    └───── gossip of watermarks ◀──▶ the other workers   idleness, orderly stop
+//! ```
+//!
+//! This module alone knows all the parts; it is given readers and a sink, and so runs over Kafka, files or memory.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use clicktide_dataflows::page_analytics::page_analytics;
+use clicktide_dataflows::time::Tick;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::InputHandle;
+use timely::dataflow::operators::probe::Handle as ProbeHandle;
+use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::{Inspect, Probe};
+use timely::scheduling::{Activator, SyncActivator};
+use timely::worker::Worker;
+
+use crate::cluster::Allocators;
+use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, Outcome, StartCommitter, commit, commit_epochs};
+use crate::progress::{JobStart, PartitionCut};
+use crate::source::{
+    PartitionReport, SourceCounts, SourceError, SourcePartition, SourceSettings, SourceShared, SourceStreams, source,
+};
+
+/// Wakes the source of a worker when a reader has something.
+#[derive(Clone, Default)]
+pub struct Waker(Arc<OnceLock<SyncActivator>>);
+
+impl Waker {
+    /// Has the source scheduled; may be called from any thread.
+    pub fn wake(&self) {
+        if let Some(activator) = self.0.get() {
+            // The worker is gone only when the job has ended.
+            activator.activate().ok();
+        }
+    }
+}
+
+/// Opens partitions for reading, on the thread of the worker that will read them.
+pub trait OpenPartitions: Send + Sync {
+    /// Readers for `cuts`, each from its `replay_from` on. A reader calls `waker` when it has something after it had nothing.
+    ///
+    /// # Errors
+    /// When a partition can't be read.
+    fn open(&self, start: &JobStart, cuts: &[PartitionCut], waker: Waker) -> Result<Vec<SourcePartition>, SourceError>;
+}
+
+/// Watches a job. Called from worker threads and from the committing thread; must not block.
+pub trait ObserveJob: Send + Sync {
+    /// A worker of this process has been stepped, and this is what it has counted since the last time.
+    fn stepped(&self, worker: usize, counts: &SourceCounts) {
+        let _ = (worker, counts);
+    }
+    /// What is known of a partition, of any process.
+    fn partition(&self, report: &PartitionReport, own: bool) {
+        let _ = (report, own);
+    }
+    /// An epoch is final.
+    fn committed(&self, epoch: Epoch) {
+        let _ = epoch;
+    }
+    /// The job has failed and can't go on. In a program of several processes this is where to exit, as the other workers
+    /// and processes would wait for ever.
+    fn failed(&self, error: &JobError) {
+        let _ = error;
+    }
+}
+
+/// Why a job has ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The input can't be read on.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The output can't be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// A worker thread is gone.
+    #[error("a worker thread ended: {0}")]
+    Worker(String),
+}
+
+/// How a job has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The input was bounded and all of its windows are committed.
+    Finished,
+    /// Somebody asked for it: what was complete is committed, the rest is not.
+    Stopped,
+    /// See [`ObserveJob::failed`].
+    Failed,
+}
+
+/// All that the workers of one process need.
+pub struct Job {
+    /// Workers in this process, as in every other.
+    pub workers: usize,
+    /// How partitions are read.
+    pub source: SourceSettings,
+    /// Where the run starts.
+    pub start: JobStart,
+    /// Opens the partitions.
+    pub partitions: Box<dyn OpenPartitions>,
+    /// Takes the results; only worker 0 of the job does.
+    pub sink: Mutex<Option<Box<dyn CommitEpoch>>>,
+    /// Watches.
+    pub observer: Arc<dyn ObserveJob>,
+    /// Set to have the whole job stop in good order.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Runs the workers of this process until the job ends everywhere.
+///
+/// # Errors
+/// When the threads can't be started, or a worker thread panicked.
+pub fn run(allocators: Allocators, job: Arc<Job>) -> Result<Ended, JobError> {
+    let Allocators { builders, guard } = allocators;
+    let config = timely::WorkerConfig::default();
+    let guards = timely::execute::execute_from(builders, guard, config, move |worker| run_worker(worker, &job))
+        .map_err(JobError::Worker)?;
+    let mut ended = Ended::Finished;
+    for result in guards.join() {
+        match result.map_err(JobError::Worker)? {
+            Ended::Finished => {}
+            other => ended = other,
+        }
+    }
+    Ok(ended)
+}
+
+/// What workers tell each other beside the dataflow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Gossip {
+    /// How a partition of mine stands.
+    Partition(PartitionReport),
+    /// Let us stop.
+    Stop,
+    /// What was complete is committed: let go.
+    Stopped,
+}
+
+/// How long a worker sleeps at most when nothing wakes it.
+const PARK_MAX: Duration = Duration::from_millis(20);
+/// How often a worker reports what has not changed the course of things.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
+    let mut stepper = match WorkerLoop::build(worker, job) {
+        Ok(built) => built,
+        Err(error) => {
+            job.observer.failed(&error);
+            job.stop.store(true, Ordering::Relaxed);
+            return Ended::Failed;
+        }
+    };
+    let ended = loop {
+        if let Some(ended) = stepper.turn(worker, job) {
+            break ended;
+        }
+    };
+    stepper.report(worker, job, true);
+    drop(stepper);
+    if ended != Ended::Finished {
+        // Not drained: a dataflow that is dropped closes no window.
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    }
+    ended
+}
+
+/// A worker's dataflows and what is shared with them.
+struct WorkerLoop {
+    began: Instant,
+    source: Rc<RefCell<SourceShared>>,
+    committer: Rc<RefCell<CommitterShared>>,
+    committed: ProbeHandle<Tick>,
+    last_committed: Option<Tick>,
+    source_activator: Activator,
+    source_activated: Instant,
+    gossip: InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<Gossip>>>,
+    heard: Rc<RefCell<Vec<Gossip>>>,
+    told: std::collections::BTreeMap<i32, PartitionReport>,
+    told_at: Instant,
+    reported: SourceCounts,
+    stop_told: bool,
+    stopping: bool,
+}
+
+impl WorkerLoop {
+    fn build(worker: &mut Worker, job: &Job) -> Result<Self, JobError> {
+        let (index, peers) = (worker.index(), worker.peers());
+        let began = Instant::now();
+        let cuts: Vec<PartitionCut> = job
+            .start
+            .input
+            .iter()
+            .filter(|cut| usize::try_from(cut.partition).is_ok_and(|partition| partition % peers == index))
+            .copied()
+            .collect();
+        let waker = Waker::default();
+        let partitions = job.partitions.open(&job.start, &cuts, waker.clone())?;
+        let source_shared = Rc::new(RefCell::new(SourceShared::new(job.start.input.len())));
+        let committer_shared = Rc::new(RefCell::new(CommitterShared::default()));
+        let committed = ProbeHandle::new();
+
+        let start_committer = (index == 0).then(|| start_committer(job));
+        let mut address = None;
+        worker.dataflow::<Tick, _, _>(|scope| {
+            let SourceStreams { activities, names, notes } = source(
+                scope,
+                job.source.clone(),
+                partitions,
+                committed.clone(),
+                Rc::clone(&source_shared),
+                &mut |info| address = Some(info),
+            );
+            let windows = job.source.ingest.windows;
+            let results = page_analytics(activities, names, windows);
+            let resumed = job.start.committed_through;
+            let done = commit(results, notes, windows, resumed, start_committer, Rc::clone(&committer_shared));
+            done.probe_with(&committed);
+        });
+        let address: Rc<[usize]> = address.unwrap_or_else(|| Rc::from([]));
+        waker.0.set(worker.sync_activator_for(address.to_vec())).ok();
+        let source_activator = worker.activator_for(address);
+
+        let mut gossip = InputHandle::new();
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hearing = Rc::clone(&heard);
+        worker.dataflow::<u64, _, _>(|scope| {
+            gossip.to_stream(scope).broadcast().inspect(move |said: &Gossip| hearing.borrow_mut().push(said.clone()));
+        });
+        Ok(WorkerLoop {
+            began,
+            source: source_shared,
+            committer: committer_shared,
+            committed,
+            last_committed: None,
+            source_activator,
+            source_activated: began,
+            gossip,
+            heard,
+            told: Default::default(),
+            told_at: began,
+            reported: SourceCounts::default(),
+            stop_told: false,
+            stopping: false,
+        })
+    }
+
+    /// Steps the worker once, with all that goes on around it. Returns how the job has ended, if it has.
+    fn turn(&mut self, worker: &mut Worker, job: &Job) -> Option<Ended> {
+        let more = {
+            let mut source = self.source.borrow_mut();
+            source.now_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+            source.more
+        };
+        let committed = self.committed.with_frontier(|frontier| frontier.first().copied());
+        if more || committed != self.last_committed || self.source_activated.elapsed() >= PARK_MAX {
+            self.last_committed = committed;
+            self.source_activated = Instant::now();
+            self.source_activator.activate();
+        }
+        worker.step_or_park(Some(PARK_MAX));
+
+        let stopped = self.listen(&*job.observer);
+        self.report(worker, job, false);
+        if let Some(error) = self.error() {
+            job.observer.failed(&error);
+            job.stop.store(true, Ordering::Relaxed);
+            return Some(Ended::Failed);
+        }
+        if self.committed.done() {
+            return Some(Ended::Finished);
+        }
+        if job.stop.load(Ordering::Relaxed) && !self.stop_told {
+            self.stop_told = true;
+            self.tell(Gossip::Stop);
+        }
+        if self.stopping && worker.index() == 0 && self.committer.borrow().sealed {
+            self.tell(Gossip::Stopped);
+            // Everybody hears it, this worker too, and lets go then.
+            self.committer.borrow_mut().sealed = false;
+        }
+        stopped.then_some(Ended::Stopped)
+    }
+
+    /// Takes in what the other workers (and this one) have said; true when all may let go.
+    fn listen(&mut self, observer: &dyn ObserveJob) -> bool {
+        let mut stopped = false;
+        for said in self.heard.take() {
+            match said {
+                Gossip::Partition(report) => {
+                    let PartitionReport { partition, watermark_ms, idle, .. } = report;
+                    self.source.borrow_mut().watermarks.update(partition, watermark_ms, idle);
+                    observer.partition(&report, self.told.contains_key(&partition));
+                }
+                Gossip::Stop if !self.stopping => {
+                    self.stopping = true;
+                    self.stop_told = true;
+                    self.source.borrow_mut().stopping = true;
+                    self.committer.borrow_mut().seal();
+                }
+                Gossip::Stop => {}
+                Gossip::Stopped => stopped = true,
+            }
+        }
+        stopped
+    }
+
+    fn error(&mut self) -> Option<JobError> {
+        let source = self.source.borrow_mut().error.take().map(JobError::Source);
+        source.or_else(|| self.committer.borrow_mut().error.take().map(JobError::Commit))
+    }
+
+    fn tell(&mut self, gossip: Gossip) {
+        self.gossip.send(gossip);
+        self.gossip.flush();
+    }
+
+    /// Tells the other workers how the partitions of this one stand, and the observer what was counted.
+    fn report(&mut self, worker: &Worker, job: &Job, last: bool) {
+        let due = last || self.told_at.elapsed() >= REPORT_EVERY;
+        let reports = self.source.borrow().reports.clone();
+        for report in reports {
+            let told = self.told.get(&report.partition);
+            let tick = |report: &PartitionReport| report.watermark_ms.map(|ms| job.source.ingest.windows.tick(ms));
+            let news = told.is_none_or(|told| told.idle != report.idle || tick(told) != tick(&report));
+            if (news || (due && told != Some(&report))) && !last {
+                self.told.insert(report.partition, report);
+                self.tell(Gossip::Partition(report));
+            }
+        }
+        if due {
+            self.told_at = Instant::now();
+            let counts = self.source.borrow().counts.clone();
+            job.observer.stepped(worker.index() % job.workers, &counts.since(&self.reported));
+            self.reported = counts;
+        }
+    }
+}
+
+/// Starts the thread that commits, with the job's sink.
+fn start_committer(job: &Job) -> StartCommitter {
+    let sink = job.sink.lock().ok().and_then(|mut sink| sink.take());
+    let observer = Arc::clone(&job.observer);
+    Box::new(move |activator| {
+        let (commands, to_do) = mpsc::channel();
+        let (outcomes, done) = mpsc::channel();
+        let failed = outcomes.clone();
+        let body = move || {
+            let Some(mut sink) = sink else {
+                let error = CommitError::Failed("there is no sink".to_owned());
+                outcomes.send(Outcome::Failed(error)).ok();
+                return;
+            };
+            commit_epochs(&to_do, &outcomes, &activator, &mut *sink, &mut |epoch| observer.committed(epoch));
+        };
+        if let Err(error) = std::thread::Builder::new().name("committer".to_owned()).spawn(body) {
+            let error = CommitError::Failed(format!("can't start the committing thread: {error}"));
+            failed.send(Outcome::Failed(error)).ok();
+        }
+        (commands, done)
+    })
+}
