@@ -45,8 +45,10 @@ pub struct PartitionCut {
     /// Reading again from this offset on, with the clock below, gives all that is in the windows still open.
     pub replay_from: i64,
     /// The partition's clock before `replay_from`, ms.
+    #[serde(rename = "clock")]
     pub clock_ms: Option<i64>,
     /// The floor of the partition's watermark before `replay_from`, ms.
+    #[serde(rename = "floor")]
     pub floor_ms: Option<i64>,
     /// Where a bounded run ends in this partition.
     pub until: Option<i64>,
@@ -72,6 +74,7 @@ pub struct IdleAdvance {
     /// The offset of the first record judged with the floor.
     pub next_offset: i64,
     /// The least watermark from there on, ms.
+    #[serde(rename = "floor")]
     pub floor_ms: i64,
 }
 
@@ -129,7 +132,13 @@ impl ReplayIndex {
     ///
     /// An event that enters at or before `committed - size` has left every window that ends after `committed`, so the cut
     /// is at the first event that enters later.
-    pub fn cut(&mut self, committed: Tick, windows: &Windows, position: i64, clock: PartitionClock) -> (i64, PartitionClock) {
+    pub fn cut(
+        &mut self,
+        committed: Tick,
+        windows: &Windows,
+        position: i64,
+        clock: PartitionClock,
+    ) -> (i64, PartitionClock) {
         let expired = Tick(committed.0.saturating_sub(windows.size_ms()));
         while self.firsts.pop_front_if(|(enter, _, _)| *enter <= expired).is_some() {}
         self.firsts.front().map_or((position, clock), |(_, offset, clock)| (*offset, *clock))

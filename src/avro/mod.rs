@@ -22,6 +22,7 @@ mod decoder;
 mod encode;
 mod input;
 mod plan;
+mod progress;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,9 @@ pub use container::{ContainerError, ContainerReader};
 pub use decoder::Decoder;
 pub use encode::{decode_page_analytics, encode_event, encode_page_analytics};
 pub use plan::SchemaError;
+pub use progress::{
+    PROGRESS_SCHEMA, ProgressRecord, UndecodableProgress, decode_progress_record, encode_progress_record,
+};
 
 use clicktide_dataflows::event::EventType;
 
