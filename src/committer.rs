@@ -54,6 +54,8 @@ pub struct ClosedTick {
     pub results: Vec<PageAnalytics>,
     /// When the job's watermark passed the window's end.
     pub closed: Instant,
+    /// When the last of the results was there.
+    pub computed: Instant,
 }
 
 impl Epoch {
@@ -319,7 +321,9 @@ impl Pending {
         let epoch = Epoch {
             through,
             finished: self.finished,
-            windows: windows.map(|(end, results)| ClosedTick { end, results, closed: self.closed_at(end) }).collect(),
+            windows: windows
+                .map(|(end, results)| ClosedTick { end, results, closed: self.closed_at(end), computed: Instant::now() })
+                .collect(),
             dead_letters: before(&mut self.dead_letters, bound).flat_map(|(_, letters)| letters).collect(),
             cuts: before(&mut self.cuts, bound).flat_map(|(_, cuts)| cuts).collect(),
             idle_advances: before(&mut self.idle_advances, bound).flat_map(|(_, advances)| advances).collect(),

@@ -2,9 +2,12 @@
 
 pub mod audit;
 pub mod avro;
+pub mod cli;
 pub mod cluster;
+pub mod commands;
 pub mod committer;
 pub mod event;
+pub mod exit;
 pub mod file;
 pub mod generator;
 pub mod http;
@@ -14,6 +17,7 @@ pub mod json;
 pub mod kafka;
 pub mod logging;
 pub mod metrics;
+pub mod observe;
 pub mod pipeline;
 pub mod privacy;
 pub mod progress;

@@ -1,3 +1,18 @@
-//! The command line of Clicktide.
+//! The program: parses the command line, and turns failures into exit codes.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use clicktide::cli::{Cli, run_command};
+use clicktide::exit::end_on_panic;
+
+fn main() -> ExitCode {
+    end_on_panic();
+    match run_command(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("clicktide: {}", failure.why);
+            failure.exit.code()
+        }
+    }
+}

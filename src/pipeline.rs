@@ -46,6 +46,15 @@ impl Waker {
     }
 }
 
+/// A clock that does not go back, ms from any moment on; the same in all of a process.
+pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// The machine's monotonic clock.
+pub fn monotonic_clock() -> NowMs {
+    let began = Instant::now();
+    Arc::new(move || i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX))
+}
+
 /// Opens partitions for reading, on the thread of the worker that will read them.
 pub trait OpenPartitions: Send + Sync {
     /// Readers for `cuts`, each from its `replay_from` on. A reader calls `waker` when it has something after it had nothing.
@@ -115,6 +124,8 @@ pub struct Job {
     pub sink: Mutex<Option<Box<dyn CommitEpoch>>>,
     /// Watches.
     pub observer: Arc<dyn ObserveJob>,
+    /// What idleness is told by.
+    pub now_ms: NowMs,
     /// Set to have the whole job stop in good order.
     pub stop: Arc<AtomicBool>,
 }
@@ -181,7 +192,6 @@ fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
 
 /// A worker's dataflows and what is shared with them.
 struct WorkerLoop {
-    began: Instant,
     source: Rc<RefCell<SourceShared>>,
     committer: Rc<RefCell<CommitterShared>>,
     committed: ProbeHandle<Tick>,
@@ -242,7 +252,6 @@ impl WorkerLoop {
             gossip.to_stream(scope).broadcast().inspect(move |said: &Gossip| hearing.borrow_mut().push(said.clone()));
         });
         Ok(WorkerLoop {
-            began,
             source: source_shared,
             committer: committer_shared,
             committed,
@@ -263,7 +272,7 @@ impl WorkerLoop {
     fn turn(&mut self, worker: &mut Worker, job: &Job) -> Option<Ended> {
         let more = {
             let mut source = self.source.borrow_mut();
-            source.now_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+            source.now_ms = (job.now_ms)();
             source.more
         };
         let committed = self.committed.with_frontier(|frontier| frontier.first().copied());

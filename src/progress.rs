@@ -98,14 +98,17 @@ impl JobStart {
         JobStart { generation: 1, committed_through: None, input, idle_advances: Vec::new() }
     }
 
-    /// The idle advances of one partition, by offset; the greatest floor where there are several for one offset.
-    pub fn idle_advances_of(&self, partition: i32) -> BTreeMap<i64, i64> {
-        let mut advances = BTreeMap::new();
-        for advance in self.idle_advances.iter().filter(|advance| advance.partition == partition) {
-            let floor_ms = advances.entry(advance.next_offset).or_insert(advance.floor_ms);
-            *floor_ms = advance.floor_ms.max(*floor_ms);
+    /// The floors to apply in one partition just before the records at given offsets: the recorded idle advances, and what
+    /// has been committed from the read position on.
+    pub fn floors_of(&self, cut: &PartitionCut) -> BTreeMap<i64, i64> {
+        let recorded = self.idle_advances.iter().filter(|advance| advance.partition == cut.partition);
+        let committed = self.committed_through.map(|through| (cut.position, through.0));
+        let mut floors: BTreeMap<i64, i64> = BTreeMap::new();
+        for (offset, floor_ms) in recorded.map(|advance| (advance.next_offset, advance.floor_ms)).chain(committed) {
+            let greatest = floors.entry(offset).or_insert(floor_ms);
+            *greatest = floor_ms.max(*greatest);
         }
-        advances
+        floors
     }
 }
 

@@ -149,6 +149,16 @@ pub struct SourceCounts {
 }
 
 impl SourceCounts {
+    /// Adds what another worker, or this one at another time, has counted.
+    pub fn add(&mut self, other: &SourceCounts) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.late += other.late;
+        for (reason, count) in &other.rejected {
+            *self.rejected.entry(reason.clone()).or_default() += count;
+        }
+    }
+
     /// What has been counted since `earlier`.
     pub fn since(&self, earlier: &SourceCounts) -> SourceCounts {
         let rejected = |(reason, count): (&String, &u64)| {

@@ -1,0 +1,323 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::commands::demo::{self, Demo};
+use crate::commands::generate::Generate;
+use crate::commands::launch::Launch;
+use crate::commands::replay::Replay;
+use crate::commands::run::Run;
+use crate::commands::{generate, launch, replay, run};
+use crate::config::{Config, Override};
+use crate::exit::{Exit, Failure};
+use crate::kafka::start::From;
+use crate::logging;
+
+/// Real-time clickstream analytics: click events in from Kafka, sliding-window page statistics out, exactly once.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone)]
+struct Common {
+    /// The configuration file (TOML). Environment variables CLICKTIDE_SECTION__KEY stand above it, and flags above those.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets any key of the configuration: `--set windows.idle_timeout=1m`. May be given several times.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The brokers to begin with, in place of kafka.brokers.
+    #[arg(long, global = true, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// What is logged: a level, or levels by module, as in `info,clicktide::kafka=debug`.
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// A process's place in the job: timely's own flags. `-h` is the hosts file, as in timely; help is `--help`.
+#[derive(Args, Clone, Default)]
+struct ClusterFlags {
+    /// Number of processes.
+    #[arg(short = 'n', long, value_name = "NUM")]
+    processes: Option<usize>,
+    /// Index of this process, from 0.
+    #[arg(short = 'p', long, value_name = "IDX")]
+    process: Option<usize>,
+    /// Worker threads per process.
+    #[arg(short = 'w', long, value_name = "NUM")]
+    workers: Option<usize>,
+    /// File with the HOST:PORT of one process per line; without it, ports from 2101 on of this machine.
+    #[arg(short = 'h', long, value_name = "FILE")]
+    hostfile: Option<PathBuf>,
+    /// Print help.
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Windows, in place of the configuration's.
+#[derive(Args, Clone, Default)]
+struct WindowFlags {
+    /// Window size: "5m", "90s".
+    #[arg(long, value_name = "DURATION")]
+    size: Option<String>,
+    /// Distance between windows: "10s", "250ms".
+    #[arg(long, value_name = "DURATION")]
+    slide: Option<String>,
+    /// Added to the multiples of the slide where windows start.
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    offset: Option<String>,
+    /// How far an event may be behind the greatest of its partition.
+    #[arg(long, value_name = "DURATION")]
+    bound: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything in one process, nothing to install: broker, topics, generator, job and dashboard.
+    Demo {
+        /// Events per second.
+        #[arg(long, value_name = "NUM", default_value_t = 500.0)]
+        rate: f64,
+        /// Where the dashboard is served.
+        #[arg(long, value_name = "HOST:PORT|off", default_value = "127.0.0.1:8080")]
+        http: String,
+        /// Worker threads.
+        #[arg(short = 'w', long, value_name = "NUM", default_value_t = 2)]
+        workers: usize,
+        /// Stop after this time.
+        #[arg(long, value_name = "DURATION")]
+        duration: Option<humantime::Duration>,
+    },
+    /// One process of a job on Kafka.
+    #[command(disable_help_flag = true)]
+    Run {
+        #[command(flatten)]
+        cluster: ClusterFlags,
+        #[command(flatten)]
+        windows: WindowFlags,
+        #[command(flatten)]
+        job: JobFlags,
+        /// Where HTTP is served.
+        #[arg(long, value_name = "HOST:PORT|off")]
+        http: Option<String>,
+        /// Stop in good order when standard input ends.
+        #[arg(long, hide = true)]
+        supervised: bool,
+    },
+    /// All processes of a job on this machine, started again together when one fails.
+    #[command(disable_help_flag = true)]
+    Launch {
+        #[command(flatten)]
+        cluster: ClusterFlags,
+        #[command(flatten)]
+        windows: WindowFlags,
+        #[command(flatten)]
+        job: JobFlags,
+        /// Where process 0 serves HTTP; the others take the ports after it.
+        #[arg(long, value_name = "HOST:PORT|off")]
+        http: Option<String>,
+        /// How often the job is started again before giving up; a run of a minute starts the count anew.
+        #[arg(long, value_name = "NUM", default_value_t = 10)]
+        restarts: u32,
+    },
+    /// The generator of synthetic traffic.
+    Generate {
+        /// Events per second.
+        #[arg(long, value_name = "NUM")]
+        rate: Option<f64>,
+        /// For how long; without it, until a signal.
+        #[arg(long, value_name = "DURATION")]
+        duration: Option<String>,
+        /// The seed: the same seed and start give the same events.
+        #[arg(long, value_name = "NUM")]
+        seed: Option<u64>,
+        /// Number of users.
+        #[arg(long, value_name = "NUM")]
+        users: Option<u32>,
+        /// Number of pages.
+        #[arg(long, value_name = "NUM")]
+        pages: Option<u32>,
+        /// What the records' key is: `user_id` or `page_url`.
+        #[arg(long, value_name = "FIELD")]
+        key: Option<String>,
+        /// 5,000 events/s for 5 minutes, or what generator.burst says.
+        #[arg(long)]
+        burst: bool,
+        /// Print the summary as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The same dataflow over files (JSON Lines, plain or gzip, or Avro containers), each a partition in order.
+    #[command(disable_help_flag = true)]
+    Replay {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Where the results go as JSON Lines; without it, standard output.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        cluster: ClusterFlags,
+        #[command(flatten)]
+        windows: WindowFlags,
+    },
+}
+
+/// How a job starts.
+#[derive(Args, Clone, Default)]
+struct JobFlags {
+    /// The job's name, in place of job.name. Each job needs a progress topic of its own.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where a new job begins; afterwards it resumes: `earliest`, `latest`, or a time such as 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = parse_from)]
+    from: From,
+    /// End where the input ends at the job's first start, with all windows closed.
+    #[arg(long)]
+    until_end: bool,
+}
+
+fn parse_from(text: &str) -> Result<From, String> {
+    match text {
+        "earliest" => Ok(From::Earliest),
+        "latest" => Ok(From::Latest),
+        time => {
+            let time = humantime::parse_rfc3339_weak(time)
+                .map_err(|_| "neither earliest, latest nor a time such as 2026-01-31T12:00:00Z".to_owned())?;
+            let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| "before 1970".to_owned())?;
+            i64::try_from(since.as_millis()).map(From::Timestamp).map_err(|e| e.to_string())
+        }
+    }
+}
+
+/// The flags that stand above keys of the configuration.
+#[derive(Default)]
+struct Overrides(Vec<Override>);
+
+impl Overrides {
+    fn add(&mut self, flag: &str, key: &str, value: Option<impl std::fmt::Display>) -> &mut Self {
+        self.0.extend(value.map(|value| Override::new(flag, key, value)));
+        self
+    }
+
+    fn cluster(&mut self, flags: &ClusterFlags) -> &mut Self {
+        let hostfile = flags.hostfile.as_ref().map(|path| path.display());
+        self.add("-n", "cluster.processes", flags.processes)
+            .add("-p", "cluster.process", flags.process)
+            .add("-w", "cluster.workers", flags.workers)
+            .add("-h", "cluster.hosts", hostfile)
+    }
+
+    fn windows(&mut self, flags: &WindowFlags) -> &mut Self {
+        self.add("--size", "windows.size", flags.size.as_ref())
+            .add("--slide", "windows.slide", flags.slide.as_ref())
+            .add("--offset", "windows.offset", flags.offset.as_ref())
+            .add("--bound", "windows.disorder_bound", flags.bound.as_ref())
+    }
+
+    fn common(&mut self, common: &Common) -> Result<&mut Self, Failure> {
+        self.add("--brokers", "kafka.brokers", common.brokers.as_ref()).add("--log", "logging.filter", common.log.as_ref());
+        for set in &common.set {
+            let Some((key, value)) = set.split_once('=') else {
+                return Err(Failure::new(Exit::Configuration, format!("--set {set}: must be KEY=VALUE")));
+            };
+            self.add("--set", key.trim(), Some(value.trim()));
+        }
+        Ok(self)
+    }
+}
+
+/// Runs what the command line says.
+///
+/// # Errors
+/// Why the command failed, and with which code the program ends.
+pub fn run_command(cli: Cli) -> Result<(), Failure> {
+    let Cli { common, command } = cli;
+    let mut overrides = Overrides::default();
+    match &command {
+        Command::Demo { rate, http, workers, .. } => {
+            overrides
+                .add("demo", "windows.size", Some(demo::SIZE))
+                .add("demo", "windows.slide", Some(demo::SLIDE))
+                .add("demo", "windows.disorder_bound", Some(demo::DISORDER_BOUND))
+                .add("demo", "windows.idle_timeout", Some("3s"))
+                .add("demo", "topics.events_partitions", Some(3))
+                .add("demo", "http.history_windows", Some(120))
+                .add("--rate", "generator.events_per_second", Some(rate))
+                .add("--http", "http.listen", Some(http))
+                .add("-w", "cluster.workers", Some(workers));
+        }
+        Command::Run { cluster, windows, job, http, .. } | Command::Launch { cluster, windows, job, http, .. } => {
+            overrides.cluster(cluster).windows(windows);
+            overrides.add("--name", "job.name", job.name.as_ref()).add("--http", "http.listen", http.as_ref());
+        }
+        Command::Generate { rate, duration, seed, users, pages, key, burst, .. } => {
+            overrides
+                .add("--rate", "generator.events_per_second", rate.as_ref())
+                .add("--duration", "generator.duration", duration.as_ref())
+                .add("--seed", "generator.seed", seed.as_ref())
+                .add("--users", "generator.users", users.as_ref())
+                .add("--pages", "generator.pages", pages.as_ref())
+                .add("--key", "generator.key", key.as_ref())
+                .add("--burst", "generator.burst.enabled", burst.then_some(true));
+        }
+        Command::Replay { cluster, windows, .. } => {
+            overrides.cluster(cluster).windows(windows);
+        }
+    }
+    overrides.common(&common)?;
+    let configuration = |e: &dyn std::fmt::Display| Failure::new(Exit::Configuration, e);
+    let config = Config::load(common.config.as_deref(), &overrides.0).map_err(|e| configuration(&e))?;
+    logging::init(config.logging.format, &config.logging.filter).map_err(|e| configuration(&e))?;
+
+    match command {
+        Command::Demo { duration, .. } => {
+            demo::demo(Demo { duration: duration.map(|duration| *duration as Duration) }, config)
+        }
+        Command::Run { job, supervised, .. } => {
+            run::run(Run { from: job.from, until_end: job.until_end, supervised }, &config)
+        }
+        Command::Launch { windows, job, restarts, .. } => {
+            launch::launch(&Launch { arguments: forwarded(&common, &windows, &job), restarts }, &config)
+        }
+        Command::Generate { json, .. } => generate::generate(Generate { json }, &config),
+        Command::Replay { files, output, .. } => replay::replay(Replay { files, output }, &config),
+    }
+}
+
+/// The flags of `launch` that each of its processes is given as well.
+fn forwarded(common: &Common, windows: &WindowFlags, job: &JobFlags) -> Vec<String> {
+    let config = common.config.as_ref().map(|path| path.display().to_string());
+    let from = match job.from {
+        From::Earliest => "earliest".to_owned(),
+        From::Latest => "latest".to_owned(),
+        From::Timestamp(ms) => {
+            humantime::format_rfc3339(std::time::UNIX_EPOCH + Duration::from_millis(ms.unsigned_abs())).to_string()
+        }
+    };
+    let flags = [
+        ("--config", config.as_ref()),
+        ("--brokers", common.brokers.as_ref()),
+        ("--log", common.log.as_ref()),
+        ("--size", windows.size.as_ref()),
+        ("--slide", windows.slide.as_ref()),
+        ("--offset", windows.offset.as_ref()),
+        ("--bound", windows.bound.as_ref()),
+        ("--name", job.name.as_ref()),
+        ("--from", Some(&from)),
+    ];
+    let mut arguments: Vec<String> =
+        flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?))).collect();
+    arguments.extend(common.set.iter().map(|set| format!("--set={set}")));
+    arguments.extend(job.until_end.then(|| "--until-end".to_owned()));
+    arguments
+}

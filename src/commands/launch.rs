@@ -1,0 +1,163 @@
+//! `clicktide launch`: all processes of a job on this machine, started again together when one fails.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::cluster::local_hosts;
+use crate::commands::signals::stop_on_signal;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+
+/// What each process is started with.
+pub struct Launch {
+    /// The arguments of `clicktide run`, without those that differ between the processes.
+    pub arguments: Vec<String>,
+    /// How often the job is started again after a failure before giving up.
+    pub restarts: u32,
+}
+
+/// The first pause before the job is started again; it doubles up to the last.
+const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A run that lasted this long was a good one: the pauses begin anew.
+const GOOD_RUN: Duration = Duration::from_secs(60);
+/// The others get this long to end after one has failed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the job's processes until all have ended well, a signal comes, or restarting does not help.
+///
+/// # Errors
+/// When the job fails in a way that a restart does not mend, or too often.
+pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(Arc::clone(&stop), Arc::new(AtomicBool::new(true)))?;
+    let mut backoff = BACKOFF;
+    let mut restarts = 0;
+    loop {
+        let began = Instant::now();
+        let Some(code) = run_once(launch, config, &stop)? else { return Ok(()) };
+        let lost = code.map_or_else(|| "was killed".to_owned(), |code| format!("ended with code {code}"));
+        if stop.load(Ordering::Relaxed) {
+            return Err(Failure::new(Exit::Failure, format!("a process {lost} while the job was stopping")));
+        }
+        let hopeless = [Exit::Configuration, Exit::Refused, Exit::Fenced].map(|exit| Some(exit as i32));
+        if hopeless.contains(&code) {
+            return Err(Failure::new(Exit::Refused, format!("a process {lost}, which a restart does not mend")));
+        }
+        if began.elapsed() > GOOD_RUN {
+            (backoff, restarts) = (BACKOFF, 0);
+        }
+        restarts += 1;
+        if restarts > launch.restarts {
+            return Err(Failure::new(Exit::Failure, format!("a process {lost}; gave up after {} restarts", launch.restarts)));
+        }
+        tracing::warn!(restarts, pause_ms = backoff.as_millis() as u64, "a process {lost}: starting the job again");
+        wait(backoff, &stop);
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// A process of the job. It stops in good order when its standard input is closed, also when this program is gone.
+struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone in the good case.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Runs all processes once. None: all ended well. Otherwise the exit code of the first that did not, if it has one.
+fn run_once(launch: &Launch, config: &Config, stop: &AtomicBool) -> Result<Option<Option<i32>>, Failure> {
+    let failure = |e: std::io::Error| Failure::new(Exit::Failure, format!("can't start the job's processes: {e}"));
+    let hosts = HostsFile::new(config.cluster.processes).map_err(failure)?;
+    let program = std::env::current_exe().map_err(failure)?;
+    let mut processes = Vec::new();
+    for index in 0..config.cluster.processes {
+        let mut command = Command::new(&program);
+        command.args(["run", "--supervised", "-n"]).arg(config.cluster.processes.to_string());
+        command.arg("-p").arg(index.to_string()).arg("-w").arg(config.cluster.workers.to_string());
+        command.arg("-h").arg(&hosts.0).arg("--http").arg(http_address(config, index)).args(&launch.arguments);
+        let mut child = command.stdin(Stdio::piped()).spawn().map_err(failure)?;
+        processes.push(Process { input: child.stdin.take(), child });
+    }
+
+    let mut bad: Option<Option<i32>> = None;
+    let mut deadline: Option<Instant> = None;
+    while !processes.is_empty() {
+        if stop.load(Ordering::Relaxed) {
+            processes.iter_mut().for_each(|process| drop(process.input.take()));
+        }
+        let mut ended = None;
+        for (index, process) in processes.iter_mut().enumerate() {
+            if let Some(status) = process.child.try_wait().map_err(failure)? {
+                ended = Some((index, status));
+                break;
+            }
+        }
+        match ended {
+            Some((index, status)) => {
+                processes.remove(index);
+                if !status.success() {
+                    bad.get_or_insert(status.code());
+                    deadline.get_or_insert(Instant::now() + GRACE);
+                }
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            // Dropped, and with that killed.
+            processes.clear();
+        }
+    }
+    Ok(bad)
+}
+
+/// The address of a process's HTTP server: the configured port, and those after it.
+fn http_address(config: &Config, index: usize) -> String {
+    match config.http.listen {
+        None => "off".to_owned(),
+        Some(address) if address.port() == 0 => address.to_string(),
+        Some(address) => {
+            let port = address.port().saturating_add(u16::try_from(index).unwrap_or(u16::MAX));
+            SocketAddr::new(address.ip(), port).to_string()
+        }
+    }
+}
+
+fn wait(pause: Duration, stop: &AtomicBool) {
+    let until = Instant::now() + pause;
+    while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A hosts file that is gone when the processes are.
+struct HostsFile(PathBuf);
+
+impl HostsFile {
+    fn new(processes: usize) -> std::io::Result<Self> {
+        let name = format!("clicktide-hosts-{}-{}.txt", std::process::id(), unique());
+        let path = std::env::temp_dir().join(name);
+        local_hosts(processes, &path)?;
+        Ok(HostsFile(path))
+    }
+}
+
+fn unique() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
+}
+
+impl Drop for HostsFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}

@@ -1,0 +1,8 @@
+//! The commands, each a plain function from its arguments and the configuration to success or a [`crate::exit::Failure`].
+
+pub mod demo;
+pub mod generate;
+pub mod launch;
+pub mod replay;
+pub mod run;
+pub mod signals;

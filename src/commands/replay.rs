@@ -1,0 +1,133 @@
+//! `clicktide replay`: the job's dataflow over files.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use crate::avro::Decoder;
+use crate::cluster::{ClusterError, assemble};
+use crate::committer::{CommitEpoch, Epoch};
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::file::{FileFormat, FilePartition, JsonLinesSink};
+use crate::ingest::Format;
+use crate::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Waker};
+use crate::progress::{JobStart, PartitionCut};
+use crate::source::{SourceCounts, SourceError, SourcePartition};
+
+/// What to replay, and where its results go.
+pub struct Replay {
+    /// Each file is a partition.
+    pub files: Vec<PathBuf>,
+    /// Where results are written; none: standard output.
+    pub output: Option<PathBuf>,
+}
+
+/// Replays files; process 0 writes the results.
+///
+/// # Errors
+/// When a file can't be read or the results can't be written.
+pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
+    let cluster = config.cluster();
+    let source = config.source_settings().map_err(|e| Failure::new(Exit::Configuration, e))?;
+    // Opened once before anything starts, so that a wrong name is told at once.
+    for (partition, file) in replay.files.iter().enumerate() {
+        FilePartition::open(file, partition as i32).map_err(|e| Failure::new(Exit::Source, e))?;
+    }
+    let partitions = replay.files.len() as i32;
+    let identity = format!("replay of {partitions} files");
+    let (allocators, start) =
+        assemble::<ClusterError>(&cluster, &identity, || Ok(JobStart::fresh(partitions)))
+            .map_err(|e| Failure::new(Exit::Cluster, e))?;
+    let sink = (cluster.process == 0).then(|| sink(replay.output)).transpose()?;
+    let counts = Arc::new(Counts::default());
+    let job = Job {
+        workers: cluster.workers,
+        source,
+        start,
+        partitions: Box::new(Files(replay.files)),
+        sink: Mutex::new(sink),
+        observer: Arc::clone(&counts) as Arc<dyn ObserveJob>,
+        now_ms: pipeline::monotonic_clock(),
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    match pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e))? {
+        Ended::Finished => {
+            counts.say();
+            Ok(())
+        }
+        Ended::Stopped | Ended::Failed => Err(Failure::new(Exit::Failure, "the replay has not come to its end")),
+    }
+}
+
+fn sink(output: Option<PathBuf>) -> Result<Box<dyn CommitEpoch>, Failure> {
+    let Some(path) = output else {
+        return Ok(Box::new(JsonLinesSink::new(BufWriter::new(io::stdout()), "standard output")));
+    };
+    let name = path.display().to_string();
+    let file = File::create(&path).map_err(|e| Failure::new(Exit::Failure, format!("can't write {name}: {e}")))?;
+    Ok(Box::new(JsonLinesSink::new(BufWriter::new(file), name)))
+}
+
+struct Files(Vec<PathBuf>);
+
+impl OpenPartitions for Files {
+    fn open(&self, _start: &JobStart, cuts: &[PartitionCut], _waker: Waker) -> Result<Vec<SourcePartition>, SourceError> {
+        let open = |cut: &PartitionCut| {
+            let reader = FilePartition::open(&self.0[cut.partition as usize], cut.partition)?;
+            let format = match reader.format() {
+                FileFormat::JsonLines => Format::JsonLines,
+                FileFormat::Avro => Format::Avro(Decoder::default()),
+            };
+            Ok(SourcePartition {
+                reader: Box::new(reader),
+                format: Some(format),
+                cut: *cut,
+                floors: Default::default(),
+            })
+        };
+        cuts.iter().map(open).collect()
+    }
+}
+
+/// What the workers of this process have counted.
+#[derive(Default)]
+struct Counts(Mutex<(SourceCounts, u64)>);
+
+impl ObserveJob for Counts {
+    fn stepped(&self, _worker: usize, counts: &SourceCounts) {
+        if let Ok(mut all) = self.0.lock() {
+            all.0.add(counts);
+        }
+    }
+
+    fn committed(&self, epoch: Epoch) {
+        if let Ok(mut all) = self.0.lock() {
+            all.1 += epoch.windows.iter().map(|window| window.results.len() as u64).sum::<u64>();
+        }
+    }
+
+    fn failed(&self, error: &JobError) {
+        let exit = match error {
+            JobError::Source(_) => Exit::Source,
+            JobError::Commit(_) | JobError::Worker(_) => Exit::Failure,
+        };
+        // Whoever reads standard output may have seen enough.
+        if error.to_string().contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        exit.now(error);
+    }
+}
+
+impl Counts {
+    fn say(&self) {
+        let Ok(all) = self.0.lock() else { return };
+        let (SourceCounts { records, late, rejected, .. }, results) = &*all;
+        let rejected: Vec<String> = rejected.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let rejected = if rejected.is_empty() { "0".to_owned() } else { rejected.join(", ") };
+        writeln!(io::stderr(), "read {records}, rejected {rejected}, late {late}, results {results}").ok();
+    }
+}

@@ -1,0 +1,88 @@
+//! How the program ends: a distinct exit code for each kind of end, and one line that says why.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The exit codes. 0 is success, and 2 a command line that can't be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Something that none of the others says.
+    Failure = 1,
+    /// The command line or the configuration is wrong.
+    Configuration = 2,
+    /// Kafka can't be reached, or refuses.
+    Kafka = 10,
+    /// Another run of the job has taken over.
+    Fenced = 11,
+    /// What has been committed and what is asked for do not go together.
+    Refused = 12,
+    /// Another process of the job is gone.
+    PeerLost = 13,
+    /// A thread panicked.
+    Panic = 14,
+    /// It is unknown whether the last commit is visible: a restart finds out.
+    CommitUnknown = 15,
+    /// The input can't be read on.
+    Source = 16,
+    /// The processes of the job could not come together.
+    Cluster = 17,
+    /// An audit found that the results are not what they must be.
+    Different = 20,
+    /// A check found something that has to be put right.
+    Bad = 21,
+}
+
+impl Exit {
+    /// The code by itself.
+    pub fn code(self) -> ExitCode {
+        ExitCode::from(self as u8)
+    }
+
+    /// Ends the process here and now, with a line that says why.
+    ///
+    /// Nothing of a failed run may be waited for: other threads and processes would wait for this one.
+    pub fn now(self, why: impl Display) -> ! {
+        eprintln!("clicktide: {why}");
+        std::process::exit(self as i32)
+    }
+}
+
+/// A command's failure.
+#[derive(Debug)]
+pub struct Failure {
+    /// With which code the program ends.
+    pub exit: Exit,
+    /// Why.
+    pub why: String,
+}
+
+impl Failure {
+    /// A failure with a reason.
+    pub fn new(exit: Exit, why: impl Display) -> Self {
+        Failure { exit, why: why.to_string() }
+    }
+}
+
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// From now on the other processes may go before this one does.
+pub fn expect_others_to_go() {
+    STOPPING.store(true, Ordering::Relaxed);
+}
+
+/// Makes every panic, on whichever thread, end the process at once: with one worker thread gone, the others and the other
+/// processes would wait for ever. Timely panics when a connection to another process breaks.
+pub fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("");
+        if message.contains("timely communication error") {
+            if STOPPING.load(Ordering::Relaxed) {
+                std::process::exit(0);
+            }
+            Exit::PeerLost.now(format!("lost another process of the job: {message}"));
+        }
+        Exit::Panic.now(format!("a thread failed, which is a fault of the program: {panic}"));
+    }));
+}

@@ -1,0 +1,277 @@
+//! Results, dead letters and progress into Kafka, one transaction after another.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders, ToBytes};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::queue::LogContext;
+use super::{KafkaSettings, client_config, describe};
+use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
+use crate::committer::{CommitEpoch, CommitError, Epoch};
+use crate::progress::{JobState, PartitionCut, Progress};
+use crate::source::DeadLetter;
+
+/// The topics of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobTopics {
+    /// The events.
+    pub events: String,
+    /// The results.
+    pub results: String,
+    /// The records that did not count.
+    pub dead_letters: String,
+    /// What has been committed.
+    pub progress: String,
+}
+
+/// A producer whose transactions carry a job's output.
+///
+/// One transaction per commit holds results, dead letters, idle advances and the progress record. The transactional id is
+/// the job's name, so that whoever starts the job next fences this producer (KIP-98).
+pub struct KafkaCommitter {
+    producer: BaseProducer<DeliveryErrors>,
+    topics: JobTopics,
+    timeout: Duration,
+    progress: Progress,
+    cuts: BTreeMap<i32, PartitionCut>,
+    /// Commits the read positions for a group of the job's name: nothing reads them but tools that show lag.
+    group: Option<BaseConsumer<LogContext>>,
+    payload: Vec<u8>,
+}
+
+/// Keeps the first failed delivery.
+#[derive(Clone, Default)]
+struct DeliveryErrors(Arc<Mutex<Option<String>>>);
+
+impl ClientContext for DeliveryErrors {}
+
+impl ProducerContext for DeliveryErrors {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| describe(error));
+        }
+    }
+}
+
+/// The largest dead letter: what fits into a message of the size that brokers and clients allow by default, with headers.
+const DEAD_LETTER_BYTES_MAX: usize = 900_000;
+/// How long one call waits inside librdkafka.
+const CALL: Duration = Duration::from_secs(5);
+
+impl KafkaCommitter {
+    /// Connects, and fences every earlier producer of this job: nothing of an older run can be committed after this.
+    ///
+    /// # Errors
+    /// When the brokers can't be reached within `timeout`, or refuse transactions.
+    pub fn connect(
+        settings: &KafkaSettings,
+        job: &str,
+        topics: JobTopics,
+        timeout: Duration,
+    ) -> Result<Self, CommitError> {
+        let mut config = client_config(settings);
+        for (property, value) in [
+            ("transactional.id", job),
+            ("transaction.timeout.ms", &timeout.as_millis().to_string()),
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("partitioner", "murmur2_random"),
+            ("compression.codec", "gzip"),
+            // All of a transaction is there at once; waiting for more would only cost latency.
+            ("linger.ms", "0"),
+        ] {
+            config.set(property, value);
+        }
+        let failed = |error: KafkaError| CommitError::Failed(describe(&error));
+        let producer: BaseProducer<DeliveryErrors> =
+            config.create_with_context(DeliveryErrors::default()).map_err(failed)?;
+        let group = client_config(settings)
+            .set("group.id", job)
+            .set("enable.auto.commit", "false")
+            .create_with_context(LogContext)
+            .inspect_err(|error| tracing::warn!(error = describe(error), "no read positions will be shown for the group"))
+            .ok();
+        let committer = KafkaCommitter {
+            producer,
+            topics,
+            timeout,
+            progress: Progress {
+                job: job.to_owned(),
+                generation: 0,
+                committed_through: None,
+                state: JobState::Running,
+                configuration: String::new(),
+                input: Vec::new(),
+            },
+            cuts: BTreeMap::new(),
+            group,
+            payload: Vec::new(),
+        };
+        committer.retried("init_transactions", |producer, wait| producer.init_transactions(wait))?;
+        Ok(committer)
+    }
+
+    /// Begins a run: commits `progress`, and forgets the idle advances whose keys are in `outdated`.
+    ///
+    /// # Errors
+    /// See [`CommitEpoch::commit`].
+    pub fn begin(&mut self, progress: Progress, advances: &[ProgressRecord], outdated: &[String]) -> Result<(), CommitError> {
+        self.cuts = progress.input.iter().map(|cut| (cut.partition, *cut)).collect();
+        self.progress = progress;
+        self.transaction(|committer| {
+            for key in outdated {
+                committer.send(BaseRecord::<str, [u8]>::to(&committer.topics.progress).key(key.as_str()))?;
+            }
+            for advance in advances {
+                committer.send_progress(advance)?;
+            }
+            committer.send_progress(&ProgressRecord::Progress(committer.progress.clone()))
+        })
+    }
+
+    fn transaction(&mut self, send: impl FnOnce(&Self) -> Result<(), CommitError>) -> Result<(), CommitError> {
+        self.producer.begin_transaction().map_err(|e| classify(&e, "begin_transaction"))?;
+        send(self)?;
+        self.drain()?;
+        let started = Instant::now();
+        self.retried("commit_transaction", |producer, wait| producer.commit_transaction(wait))?;
+        metrics::histogram!(crate::metrics::COMMIT).record(started.elapsed());
+        Ok(())
+    }
+
+    fn send<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(&self, record: BaseRecord<'_, K, P>) -> Result<(), CommitError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut record = record;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) if Instant::now() < deadline => {
+                    self.producer.poll(Duration::from_millis(5));
+                    record = again;
+                }
+                Err((error, _)) => return Err(classify(&error, "produce")),
+            }
+        }
+    }
+
+    fn send_progress(&self, record: &ProgressRecord) -> Result<(), CommitError> {
+        let body = encode_progress_record(record);
+        self.send(BaseRecord::to(&self.topics.progress).key(&record.key()).payload(&body))
+    }
+
+    fn send_dead_letter(&self, letter: &DeadLetter) -> Result<(), CommitError> {
+        let header = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
+        let mut headers = header(OwnedHeaders::new(), "reason", &letter.reason);
+        headers = header(headers, "source-topic", &self.topics.events);
+        headers = header(headers, "source-partition", &letter.partition.to_string());
+        headers = header(headers, "source-offset", &letter.offset.to_string());
+        let kept = &letter.payload[..letter.payload.len().min(DEAD_LETTER_BYTES_MAX)];
+        if kept.len() < letter.payload.len() {
+            headers = header(headers, "cut-from-bytes", &letter.payload.len().to_string());
+        }
+        self.send(BaseRecord::<(), [u8]>::to(&self.topics.dead_letters).payload(kept).headers(headers))
+    }
+
+    /// Waits until all messages are acknowledged. Without this, committing would wait in steps of 100 ms.
+    fn drain(&self) -> Result<(), CommitError> {
+        let deadline = Instant::now() + self.timeout;
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(Duration::from_millis(1));
+            if Instant::now() > deadline {
+                let waited_s = self.timeout.as_secs();
+                return Err(CommitError::Failed(format!("the brokers did not acknowledge all messages in {waited_s} s")));
+            }
+        }
+        let failed = self.producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failed.map_or(Ok(()), |error| Err(CommitError::Failed(format!("a message was not delivered: {error}"))))
+    }
+
+    /// Calls until the call succeeds, fails for good, or the timeout has passed.
+    fn retried(
+        &self,
+        call: &str,
+        attempt: impl Fn(&BaseProducer<DeliveryErrors>, Duration) -> Result<(), KafkaError>,
+    ) -> Result<(), CommitError> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match attempt(&self.producer, CALL.min(self.timeout)) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                    tracing::debug!(call, error = error.string(), "again");
+                }
+                Err(error) => return Err(classify(&error, call)),
+            }
+        }
+    }
+
+    fn show_positions(&self) {
+        let Some(group) = &self.group else { return };
+        let mut positions = TopicPartitionList::new();
+        for cut in self.cuts.values() {
+            // A partition that can't be added is not shown.
+            positions.add_partition_offset(&self.topics.events, cut.partition, Offset::Offset(cut.position)).ok();
+        }
+        if let Err(error) = group.commit(&positions, CommitMode::Async) {
+            tracing::debug!(error = describe(&error), "the read positions are not shown for the group");
+        }
+        while group.poll(Duration::ZERO).is_some() {}
+    }
+}
+
+/// What an error means for the transaction.
+fn classify(error: &KafkaError, call: &str) -> CommitError {
+    use RDKafkaErrorCode as Code;
+    let text = format!("{call}: {}", describe(error));
+    let code = error.rdkafka_error_code();
+    match error {
+        _ if matches!(code, Some(Code::ProducerFenced | Code::Fenced | Code::InvalidProducerEpoch)) => {
+            CommitError::Fenced(text)
+        }
+        // Broken off by the client or the broker: it can't become visible any more.
+        KafkaError::Transaction(error) if error.txn_requires_abort() => CommitError::Failed(text),
+        KafkaError::Transaction(_) if call == "commit_transaction" => CommitError::Unknown(text),
+        _ => CommitError::Failed(text),
+    }
+}
+
+impl CommitEpoch for KafkaCommitter {
+    fn commit(&mut self, epoch: &Epoch) -> Result<(), CommitError> {
+        self.cuts.extend(epoch.cuts.iter().map(|cut| (cut.partition, *cut)));
+        self.progress.committed_through = epoch.through.map(|tick| tick.0);
+        self.progress.input = self.cuts.values().copied().collect();
+        if epoch.finished {
+            self.progress.state = JobState::Finished;
+        }
+        let mut payload = std::mem::take(&mut self.payload);
+        let outcome = self.transaction(|committer| {
+            for result in epoch.windows.iter().flat_map(|window| &window.results) {
+                payload.clear();
+                encode_page_analytics(result, &mut payload);
+                committer.send(BaseRecord::to(&committer.topics.results).key(&result.page_url).payload(&payload))?;
+            }
+            for letter in &epoch.dead_letters {
+                committer.send_dead_letter(letter)?;
+            }
+            for advance in &epoch.idle_advances {
+                committer.send_progress(&ProgressRecord::IdleAdvance(*advance))?;
+            }
+            committer.send_progress(&ProgressRecord::Progress(committer.progress.clone()))
+        });
+        self.payload = payload;
+        let label = if outcome.is_ok() { "committed" } else { "failed" };
+        metrics::counter!(crate::metrics::TRANSACTIONS, "outcome" => label).increment(1);
+        outcome?;
+        metrics::counter!(crate::metrics::DEAD_LETTERS).increment(epoch.dead_letters.len() as u64);
+        self.show_positions();
+        Ok(())
+    }
+}

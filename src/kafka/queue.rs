@@ -1,0 +1,152 @@
+//! One partition's messages, straight from librdkafka's queue: the only unsafe code of the program.
+//!
+//! `rd_kafka_consume_batch_queue` hands over many messages per call, borrowed, which the safe interface does not offer. A
+//! queue per partition needs no group, no rebalance and no pausing: a partition that is not read is not fetched beyond its
+//! prefetch limit.
+
+use std::ffi::{CStr, CString, c_void};
+use std::sync::Arc;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka_sys as sys;
+
+use crate::pipeline::Waker;
+
+/// A message, or an event of the partition, borrowed from the client.
+pub struct QueueMessage<'a> {
+    /// The error code; no error means a record.
+    pub error: sys::rd_kafka_resp_err_t,
+    /// The record's offset; for the end of the partition, where that is.
+    pub offset: i64,
+    /// The record's timestamp, ms, if it has one.
+    pub timestamp_ms: Option<i64>,
+    /// The record's value, empty if it has none; the text of an error.
+    pub payload: &'a [u8],
+}
+
+/// The queue of one partition that is being fetched.
+pub struct PartitionQueue<C: ConsumerContext + 'static> {
+    queue: *mut sys::rd_kafka_queue_t,
+    topic: *mut sys::rd_kafka_topic_t,
+    partition: i32,
+    messages: Vec<*mut sys::rd_kafka_message_t>,
+    /// Kept where librdkafka's callback finds it.
+    waker: *mut Waker,
+    /// Kept alive for the pointers above.
+    _consumer: Arc<BaseConsumer<C>>,
+}
+
+/// Messages taken from the queue per call.
+const BATCH: usize = 512;
+
+impl<C: ConsumerContext + 'static> PartitionQueue<C> {
+    /// Starts to fetch `partition` of `topic` from `offset` on; `waker` is called when messages come after there were none.
+    ///
+    /// # Errors
+    /// librdkafka's text for why it can't.
+    pub fn start(
+        consumer: &Arc<BaseConsumer<C>>,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        waker: Waker,
+    ) -> Result<Self, String> {
+        let name = CString::new(topic).map_err(|_| "the topic's name holds a NUL".to_owned())?;
+        let client = consumer.client().native_ptr();
+        // SAFETY: the client is alive, the name is a C string, and no configuration means the client's default.
+        let topic = unsafe { sys::rd_kafka_topic_new(client, name.as_ptr(), std::ptr::null_mut()) };
+        if topic.is_null() {
+            return Err(last_error());
+        }
+        // SAFETY: the client is alive.
+        let queue = unsafe { sys::rd_kafka_queue_new(client) };
+        let waker = Box::into_raw(Box::new(waker));
+        // SAFETY: topic and queue were made above, for this client.
+        let failed = unsafe { sys::rd_kafka_consume_start_queue(topic, partition, offset, queue) } != 0;
+        // Built first, so that it is taken apart in any case.
+        let this = PartitionQueue {
+            queue,
+            topic,
+            partition,
+            messages: vec![std::ptr::null_mut(); BATCH],
+            waker,
+            _consumer: Arc::clone(consumer),
+        };
+        if failed {
+            return Err(last_error());
+        }
+        // SAFETY: the queue lives until it is dropped, and the waker longer.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(this.queue, Some(wake), this.waker.cast::<c_void>()) };
+        Ok(this)
+    }
+
+    /// Hands over at most `limit` messages that have arrived, without waiting. Returns how many.
+    pub fn consume(&mut self, limit: usize, mut each: impl FnMut(&QueueMessage<'_>)) -> usize {
+        let mut handed_over = 0;
+        while handed_over < limit {
+            let asked = BATCH.min(limit - handed_over);
+            // SAFETY: the queue is alive and the buffer has room for as many pointers as asked for.
+            let came = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, self.messages.as_mut_ptr(), asked) };
+            let came = usize::try_from(came).unwrap_or(0);
+            for &message in &self.messages[..came] {
+                // SAFETY: librdkafka filled in so many messages, which are ours until they are destroyed.
+                unsafe {
+                    each(&borrow(&*message));
+                    sys::rd_kafka_message_destroy(message);
+                }
+            }
+            handed_over += came;
+            if came < asked {
+                break;
+            }
+        }
+        handed_over
+    }
+}
+
+/// # Safety
+/// `message` must not have been destroyed.
+unsafe fn borrow(message: &sys::rd_kafka_message_t) -> QueueMessage<'_> {
+    let payload = if message.payload.is_null() {
+        &[][..]
+    } else {
+        // SAFETY: librdkafka keeps `len` bytes there until the message is destroyed.
+        unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) }
+    };
+    let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+    // SAFETY: the message is alive.
+    let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &mut kind) };
+    let known = !matches!(kind, sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE) && timestamp_ms >= 0;
+    QueueMessage { error: message.err, offset: message.offset, timestamp_ms: known.then_some(timestamp_ms), payload }
+}
+
+unsafe extern "C" fn wake(_client: *mut sys::rd_kafka_t, waker: *mut c_void) {
+    // SAFETY: the pointer was made from a Waker that outlives the callback's registration.
+    unsafe { &*waker.cast::<Waker>() }.wake();
+}
+
+fn last_error() -> String {
+    // SAFETY: librdkafka's texts are static C strings.
+    unsafe { CStr::from_ptr(sys::rd_kafka_err2str(sys::rd_kafka_last_error())) }.to_string_lossy().into_owned()
+}
+
+impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
+    fn drop(&mut self) {
+        // SAFETY: all were made by `start`; the callback is removed before what it points to.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue, None, std::ptr::null_mut());
+            sys::rd_kafka_consume_stop(self.topic, self.partition);
+            sys::rd_kafka_queue_destroy(self.queue);
+            sys::rd_kafka_topic_destroy(self.topic);
+            drop(Box::from_raw(self.waker));
+        }
+    }
+}
+
+/// What librdkafka has to say goes to the program's log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogContext;
+
+impl ClientContext for LogContext {}
+impl ConsumerContext for LogContext {}

@@ -1,0 +1,248 @@
+//! A topic's partitions as the job's source.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+
+use super::queue::{LogContext, PartitionQueue};
+use super::{KafkaSettings, client_config, describe};
+use crate::ingest::Record;
+use crate::pipeline::{NowMs, OpenPartitions, Waker};
+use crate::progress::{JobStart, PartitionCut};
+use crate::source::{LogEnd, ReadPartition, SourceError, SourcePartition};
+
+/// The partitions of a topic.
+pub struct KafkaPartitions {
+    settings: KafkaSettings,
+    topic: String,
+    ends: Arc<LogEnds>,
+}
+
+impl KafkaPartitions {
+    /// The partitions of `topic`; where they end is asked on a thread of its own, which ends with this.
+    ///
+    /// # Errors
+    /// When the client can't be made from the settings.
+    pub fn new(settings: KafkaSettings, topic: String, now_ms: NowMs) -> Result<Self, String> {
+        let ends = LogEnds::start(&settings, &topic, now_ms)?;
+        Ok(KafkaPartitions { settings, topic, ends })
+    }
+
+    fn consumer(&self, partitions: usize) -> Result<BaseConsumer<LogContext>, String> {
+        let mut config = client_config(&self.settings);
+        // What is fetched ahead, for each partition: much in a backlog, and never more than the whole may take.
+        let prefetch_kib = (PREFETCH_KIB / partitions.max(1)).clamp(256, 8_192).to_string();
+        for (property, value) in [
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "true"),
+            ("enable.auto.commit", "false"),
+            ("auto.commit.enable", "false"),
+            ("auto.offset.reset", "error"),
+            // Many messages per answer in a backlog, and none waits long when there are few.
+            ("fetch.min.bytes", "100000"),
+            ("fetch.wait.max.ms", "5"),
+            ("queued.min.messages", "100000"),
+            ("queued.max.messages.kbytes", &prefetch_kib),
+        ] {
+            if !self.settings.properties.contains_key(property) {
+                config.set(property, value);
+            }
+        }
+        config.create_with_context(LogContext).map_err(|e| describe(&e))
+    }
+}
+
+/// What one worker fetches ahead at most.
+const PREFETCH_KIB: usize = 64 << 10;
+
+impl OpenPartitions for KafkaPartitions {
+    fn open(&self, start: &JobStart, cuts: &[PartitionCut], waker: Waker) -> Result<Vec<SourcePartition>, SourceError> {
+        if cuts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let error = |cut: &PartitionCut, reason| SourceError {
+            log: format!("topic {:?}", self.topic),
+            partition: cut.partition,
+            position: cut.replay_from,
+            reason,
+        };
+        let consumer = Arc::new(self.consumer(cuts.len()).map_err(|reason| error(&cuts[0], reason))?);
+        let open = |cut: &PartitionCut| {
+            let queue = PartitionQueue::start(&consumer, &self.topic, cut.partition, cut.replay_from, waker.clone())
+                .map_err(|reason| error(cut, reason))?;
+            self.ends.watch(cut.partition);
+            let reader = KafkaPartition {
+                consumer: Arc::clone(&consumer),
+                queue,
+                topic: self.topic.clone(),
+                partition: cut.partition,
+                position: cut.replay_from,
+                ends: Arc::clone(&self.ends),
+            };
+            Ok(SourcePartition { reader: Box::new(reader), format: None, cut: *cut, floors: start.floors_of(cut) })
+        };
+        cuts.iter().map(open).collect()
+    }
+}
+
+/// One partition of a topic, read in the order of its offsets, transactions committed.
+struct KafkaPartition {
+    consumer: Arc<BaseConsumer<LogContext>>,
+    queue: PartitionQueue<LogContext>,
+    topic: String,
+    partition: i32,
+    position: i64,
+    ends: Arc<LogEnds>,
+}
+
+impl ReadPartition for KafkaPartition {
+    fn read(&mut self, limit: usize, each: &mut dyn FnMut(&Record<'_>)) -> Result<(), SourceError> {
+        // Serves the client's own events: errors, which librdkafka retries by itself, and its log.
+        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+            if let Err(error) = event {
+                tracing::warn!(topic = self.topic, error = %error, "Kafka client");
+            }
+        }
+        let mut failed = None;
+        let position = &mut self.position;
+        self.queue.consume(limit, |message| match message.error {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                if failed.is_none() && message.offset >= *position {
+                    each(&Record {
+                        offset: message.offset,
+                        record_timestamp_ms: message.timestamp_ms,
+                        payload: message.payload,
+                    });
+                    *position = message.offset + 1;
+                }
+            }
+            // Everything before this offset has been handed over; the last may have been markers of transactions.
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => *position = message.offset.max(*position),
+            code if failed.is_none() => {
+                let code = RDKafkaErrorCode::from(code);
+                let text = String::from_utf8_lossy(message.payload).into_owned();
+                if passes(code) {
+                    tracing::warn!(topic = self.topic, partition = self.partition, %code, text, "Kafka fetch");
+                } else {
+                    failed = Some((code, text));
+                }
+            }
+            _ => {}
+        });
+        match failed {
+            None => Ok(()),
+            Some((code, text)) => Err(SourceError {
+                log: format!("topic {:?}", self.topic),
+                partition: self.partition,
+                position: self.position,
+                reason: format!("{code}: {text}{}", advice(code)),
+            }),
+        }
+    }
+
+    fn position(&self) -> i64 {
+        self.position
+    }
+
+    fn end(&self) -> Option<LogEnd> {
+        self.ends.of(self.partition)
+    }
+}
+
+/// Whether librdkafka goes on by itself after this.
+fn passes(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::NetworkException
+            | Code::OffsetNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::ReplicaNotAvailable
+            | Code::KafkaStorageError
+    )
+}
+
+fn advice(code: RDKafkaErrorCode) -> &'static str {
+    match code {
+        RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+            "; the records from there on are gone (retention), or the topic was made anew: start a job with another name"
+        }
+        RDKafkaErrorCode::TopicAuthorizationFailed => "; the user needs READ on the topic",
+        _ => "",
+    }
+}
+
+/// Where the partitions of a topic end, asked again and again.
+struct LogEnds {
+    ends: Mutex<BTreeMap<i32, Option<LogEnd>>>,
+    now_ms: NowMs,
+    stop: AtomicBool,
+}
+
+/// How often the broker is asked while it has not answered for every partition, and after that.
+const ASK_FIRST_EVERY: Duration = Duration::from_millis(50);
+const ASK_EVERY: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl LogEnds {
+    fn start(settings: &KafkaSettings, topic: &str, now_ms: NowMs) -> Result<Arc<Self>, String> {
+        let mut config = client_config(settings);
+        // With read_committed the answer would be the last stable offset, and say nothing of open transactions.
+        config.set("isolation.level", "read_uncommitted");
+        let consumer: BaseConsumer<LogContext> =
+            config.create_with_context(LogContext).map_err(|e| describe(&e))?;
+        let ends = Arc::new(LogEnds { ends: Mutex::default(), now_ms, stop: AtomicBool::new(false) });
+        let asking = Arc::downgrade(&ends);
+        let topic = topic.to_owned();
+        let ask = move || {
+            while let Some(ends) = asking.upgrade().filter(|ends| !ends.stop.load(Ordering::Relaxed)) {
+                let all = ends.ask(&consumer, &topic);
+                drop(ends);
+                std::thread::sleep(if all { ASK_EVERY } else { ASK_FIRST_EVERY });
+            }
+        };
+        std::thread::Builder::new().name("log-ends".to_owned()).spawn(ask).map_err(|e| e.to_string())?;
+        Ok(ends)
+    }
+
+    fn watch(&self, partition: i32) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, None);
+    }
+
+    fn of(&self, partition: i32) -> Option<LogEnd> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied().flatten()
+    }
+
+    /// Asks for every partition; returns whether all have been answered for.
+    fn ask(&self, consumer: &BaseConsumer<LogContext>, topic: &str) -> bool {
+        while consumer.poll(Duration::ZERO).is_some() {}
+        let partitions: Vec<i32> =
+            self.ends.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        for &partition in &partitions {
+            if let Ok((_, high_watermark)) = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT) {
+                let end = LogEnd { high_watermark, answered_ms: (self.now_ms)() };
+                self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, Some(end));
+            }
+        }
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        !ends.is_empty() && ends.values().all(Option::is_some)
+    }
+}
+
+impl Drop for KafkaPartitions {
+    fn drop(&mut self) {
+        self.ends.stop.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a job does, brought to those who watch it: metrics, status, the HTTP view.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::committer::{CommitError, Epoch};
+use crate::exit::Exit;
+use crate::http::{ClosedWindow, PartitionStatus, Phase, Status, View};
+use crate::metrics;
+use crate::pipeline::{JobError, ObserveJob};
+use crate::source::{PartitionReport, SourceCounts};
+use crate::validation::Reason;
+
+/// Brings what happens in a job's process to its status and view. Ends the program when the job fails.
+pub struct Observer {
+    status: Arc<Status>,
+    /// In process 0 alone.
+    view: Option<Arc<View>>,
+    window_size_ms: i64,
+    watermarks_ms: Mutex<BTreeMap<i32, i64>>,
+    /// Sees each epoch before it goes into the view.
+    tell: Option<Box<dyn Fn(&Epoch) + Send + Sync>>,
+}
+
+impl Observer {
+    /// An observer of a job with windows of this size.
+    pub fn new(status: Arc<Status>, view: Option<Arc<View>>, window_size_ms: i64) -> Self {
+        Observer { status, view, window_size_ms, watermarks_ms: Mutex::default(), tell: None }
+    }
+
+    /// Has `tell` see each committed epoch too.
+    pub fn telling(mut self, tell: impl Fn(&Epoch) + Send + Sync + 'static) -> Self {
+        self.tell = Some(Box::new(tell));
+        self
+    }
+}
+
+impl ObserveJob for Observer {
+    fn stepped(&self, worker: usize, counts: &SourceCounts) {
+        self.status.worker_stepped(worker);
+        self.status.add_events(counts.records);
+        ::metrics::counter!(metrics::EVENT_BYTES).increment(counts.bytes);
+        self.status.add_late(counts.late);
+        for reason in Reason::all() {
+            if let Some(count) = counts.rejected.get(reason.label()) {
+                self.status.add_rejected(reason.label(), *count);
+            }
+        }
+    }
+
+    fn partition(&self, report: &PartitionReport, own: bool) {
+        let PartitionReport { partition, watermark_ms, idle, position, high_watermark } = *report;
+        if let Some(watermark_ms) = watermark_ms {
+            let mut watermarks = self.watermarks_ms.lock().unwrap_or_else(PoisonError::into_inner);
+            watermarks.insert(partition, watermark_ms);
+            if let Some(least_ms) = watermarks.values().min() {
+                self.status.set_watermark(*least_ms);
+            }
+        }
+        // Process 0 shows the whole cluster, the others what they read themselves.
+        if own || self.view.is_some() {
+            let high_watermark = high_watermark.unwrap_or(position);
+            self.status.set_partition(PartitionStatus { partition, position, high_watermark, watermark_ms, idle });
+        }
+    }
+
+    fn committed(&self, epoch: Epoch) {
+        if let Some(tell) = &self.tell {
+            tell(&epoch);
+        }
+        let now = Instant::now();
+        self.status.set_phase(Phase::Running);
+        ::metrics::counter!(metrics::TICKS).increment(epoch.windows.len() as u64);
+        for window in epoch.windows {
+            let close_to_commit = now.duration_since(window.closed);
+            ::metrics::histogram!(metrics::WINDOW_CLOSE_TO_COMMIT).record(close_to_commit);
+            ::metrics::histogram!(metrics::WINDOW_PROCESSING).record(window.computed.duration_since(window.closed));
+            self.status.add_results(window.results.len() as u64);
+            if let Some(view) = &self.view {
+                view.publish(ClosedWindow {
+                    window_start: window.end.0 - self.window_size_ms,
+                    window_end: window.end.0,
+                    close_to_commit_ms: u64::try_from(close_to_commit.as_millis()).ok(),
+                    pages: window.results,
+                });
+            }
+        }
+        if let Some(through) = epoch.through {
+            self.status.set_committed(through.0);
+        }
+    }
+
+    fn failed(&self, error: &JobError) {
+        let exit = match error {
+            JobError::Source(_) => Exit::Source,
+            JobError::Commit(CommitError::Fenced(_)) => Exit::Fenced,
+            JobError::Commit(CommitError::Unknown(_)) => Exit::CommitUnknown,
+            JobError::Commit(CommitError::Failed(_)) => Exit::Kafka,
+            JobError::Worker(_) => Exit::Panic,
+        };
+        exit.now(error);
+    }
+}
