@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod avro;
 pub mod committer;
+pub mod config;
 pub mod event;
 pub mod generator;
 pub mod http;
@@ -12,6 +13,7 @@ pub mod json;
 pub mod kafka;
 pub mod logging;
 pub mod metrics;
+pub mod millis;
 pub mod privacy;
 pub mod progress;
 pub mod source;

@@ -1,3 +1,4 @@
 //! Kafka: the only place that knows the client library.
 
 pub mod producer;
+pub mod properties;
