@@ -62,6 +62,15 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
     installed.map_err(|_| LoggingError::AlreadySetUp)
 }
 
+/// Whether [`init`] would take `filter`.
+///
+/// # Errors
+///
+/// When the filter cannot be parsed.
+pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
+    parse_filter(filter).map(drop)
+}
+
 /// The span of everything that one process of a job does.
 pub fn process_span(process: usize) -> tracing::Span {
     tracing::error_span!("process", process)

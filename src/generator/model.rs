@@ -110,7 +110,6 @@ impl Model {
         for user in sessions..settings.users {
             resting[(user % settings.strata()) as usize].push(user);
         }
-        let minutes_ms = |minutes: f64| (minutes * 60_000.0) as i64;
         Ok(Model {
             rng,
             chain: Chain::new(settings),
@@ -118,7 +117,7 @@ impl Model {
             slots,
             resting,
             stratum: 0,
-            session_length_ms: (minutes_ms(settings.session_minutes_min), minutes_ms(settings.session_minutes_max)),
+            session_length_ms: (settings.session_length_min.0, settings.session_length_max.0),
             session_duration_share: settings.session_duration_share,
         })
     }

@@ -48,7 +48,7 @@ impl Schedule {
     /// The schedule of a run that starts at `start_ms`, ms since the epoch, which decides where in the day it is.
     pub fn new(settings: &Settings, start_ms: i64) -> Self {
         let rate = Rate { settings: settings.clone(), start_of_day_s: start_ms.rem_euclid(DAY_MS) as f64 / 1_000.0 };
-        let end_us = settings.duration_ms.map_or(u64::MAX, |duration_ms| duration_ms.saturating_mul(1_000));
+        let end_us = settings.duration.map_or(u64::MAX, |duration| duration.as_u64().saturating_mul(1_000));
         let slice = rate.slice(0, 0.0);
         Schedule { rate, end_us, slice, next_event: 0 }
     }
@@ -139,7 +139,7 @@ impl Rate {
     /// Whether there is a burst at an offset, and the offset at which that changes.
     fn burst(&self, offset_us: u64) -> (bool, u64) {
         let burst = &self.settings.burst;
-        let (start_us, duration_us) = (burst.start_ms * 1_000, burst.duration_ms * 1_000);
+        let (start_us, duration_us) = (burst.start.as_u64() * 1_000, burst.duration.as_u64() * 1_000);
         if !burst.enabled {
             return (false, u64::MAX);
         }
@@ -147,10 +147,11 @@ impl Rate {
             return (false, start_us);
         }
         let since_first_us = offset_us - start_us;
-        let (since_latest_us, next_us) = match burst.repeat_ms {
-            Some(repeat_ms) => {
-                let since_latest_us = since_first_us % (repeat_ms * 1_000);
-                (since_latest_us, offset_us - since_latest_us + repeat_ms * 1_000)
+        let (since_latest_us, next_us) = match burst.repeat {
+            Some(repeat) => {
+                let repeat_us = repeat.as_u64() * 1_000;
+                let since_latest_us = since_first_us % repeat_us;
+                (since_latest_us, offset_us - since_latest_us + repeat_us)
             }
             None => (since_first_us, u64::MAX),
         };
@@ -164,15 +165,16 @@ mod tests {
 
     use super::*;
     use crate::generator::settings::{Burst, DailyCurve};
+    use crate::millis::Millis;
 
-    const MINUTE_MS: u64 = 60_000;
-    const HOUR_MS: u64 = 3_600_000;
+    const MINUTE_MS: i64 = 60_000;
+    const HOUR_MS: i64 = 3_600_000;
 
-    fn steady(events_per_second: f64, duration_ms: u64) -> Settings {
-        Settings { events_per_second, duration_ms: Some(duration_ms), ..Settings::default() }
+    fn steady(events_per_second: f64, duration_ms: i64) -> Settings {
+        Settings { events_per_second, duration: Some(Millis(duration_ms)), ..Settings::default() }
     }
 
-    fn daily(amplitude: f64, duration_ms: u64) -> Settings {
+    fn daily(amplitude: f64, duration_ms: i64) -> Settings {
         let daily_curve = DailyCurve { enabled: true, peak_hour: 20.0, amplitude };
         Settings { daily_curve, ..steady(1_000.0, duration_ms) }
     }
@@ -206,14 +208,14 @@ mod tests {
     fn the_daily_curve_peaks_at_its_hour() {
         let schedule = Schedule::new(&daily(0.6, 24 * HOUR_MS), 0);
         let check = |hour: u64, expected: f64| {
-            let rate = schedule.rate_at(hour * HOUR_MS * 1_000);
+            let rate = schedule.rate_at(hour * HOUR_MS as u64 * 1_000);
             assert!((rate - expected).abs() < 1e-6, "{hour} h: {rate} events/s");
         };
         check(20, 1_600.0);
         check(8, 400.0);
         check(14, 1_000.0);
         let per_hour = |hour: u64| {
-            let until = |hour: u64| schedule.events_before(hour * HOUR_MS * 1_000);
+            let until = |hour: u64| schedule.events_before(hour * HOUR_MS as u64 * 1_000);
             until(hour + 1) - until(hour)
         };
         // The integral of 1 + 0.6 cos over the half hours around the peak, in closed form.
@@ -225,10 +227,10 @@ mod tests {
     #[test]
     fn bursts_come_when_they_should() {
         let check = |burst: Burst, minutes: &[u64]| {
-            let settings = Settings { burst, ..steady(1_000.0, minutes.len() as u64 * MINUTE_MS) };
+            let settings = Settings { burst, ..steady(1_000.0, minutes.len() as i64 * MINUTE_MS) };
             let mut counts = vec![0; minutes.len()];
             for due_us in Schedule::new(&settings, 0) {
-                counts[(due_us / (MINUTE_MS * 1_000)) as usize] += 1;
+                counts[(due_us / 60_000_000) as usize] += 1;
             }
             assert_eq!(counts, minutes);
         };
@@ -236,11 +238,11 @@ mod tests {
         let (calm, busy) = (60_000, 300_000);
         check(Burst { enabled: false, ..burst }, &[calm, calm, calm]);
         check(burst, &[calm, busy, busy, busy, busy, busy, calm, calm]);
-        let short = Burst { duration_ms: MINUTE_MS, repeat_ms: Some(3 * MINUTE_MS), ..burst };
+        let short = Burst { duration: Millis(MINUTE_MS), repeat: Some(Millis(3 * MINUTE_MS)), ..burst };
         check(short, &[calm, busy, calm, calm, busy, calm, calm, busy]);
-        check(Burst { start_ms: 0, repeat_ms: Some(MINUTE_MS), ..short }, &[busy, busy, busy]);
+        check(Burst { start: Millis(0), repeat: Some(Millis(MINUTE_MS)), ..short }, &[busy, busy, busy]);
         check(
-            Burst { start_ms: 30_500, duration_ms: 59_250, ..burst },
+            Burst { start: Millis(30_500), duration: Millis(59_250), ..burst },
             &[30_500 + 29_500 * 5, 29_750 * 5 + 30_250, calm],
         );
     }
@@ -248,17 +250,17 @@ mod tests {
     fn any_settings() -> impl Strategy<Value = Settings> {
         let rate = || prop_oneof![0.5..50.0, 50.0..5_000.0_f64];
         let curve = (any::<bool>(), 0.0..24.0, 0.0..=1.0_f64);
-        let burst = (any::<bool>(), rate(), 1..5_000_u64, 0..5_000_u64, proptest::option::of(0..5_000_u64));
-        (rate(), 1..20_000_u64, curve, burst).prop_map(|(rate, duration_ms, curve, burst)| {
-            let repeat_ms = burst.4.map(|pause_ms| burst.2 + pause_ms);
+        let burst = (any::<bool>(), rate(), 1..5_000_i64, 0..5_000_i64, proptest::option::of(0..5_000_i64));
+        (rate(), 1..20_000_i64, curve, burst).prop_map(|(rate, duration_ms, curve, burst)| {
+            let repeat = burst.4.map(|pause_ms| Millis(burst.2 + pause_ms));
             Settings {
                 daily_curve: DailyCurve { enabled: curve.0, peak_hour: curve.1, amplitude: curve.2 },
                 burst: Burst {
                     enabled: burst.0,
                     events_per_second: burst.1,
-                    duration_ms: burst.2,
-                    start_ms: burst.3,
-                    repeat_ms,
+                    duration: Millis(burst.2),
+                    start: Millis(burst.3),
+                    repeat,
                 },
                 ..steady(rate, duration_ms)
             }
@@ -272,7 +274,7 @@ mod tests {
             let schedule = Schedule::new(&settings, start_ms);
             let due: Vec<u64> = schedule.clone().collect();
             prop_assert!(due.is_sorted());
-            let end_us = settings.duration_ms.unwrap() * 1_000;
+            let end_us = settings.duration.unwrap().as_u64() * 1_000;
             prop_assert!(due.iter().all(|due_us| *due_us < end_us));
             for offset_us in [0, end_us / 3, end_us / 2, end_us] {
                 let counted = due.iter().filter(|due_us| **due_us < offset_us).count() as u64;

@@ -1,8 +1,11 @@
 //! What the generator can be told: the section `[generator]` of the configuration.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::ClickEvent;
+use crate::millis::{Millis, or_off};
 
 /// The settings of the generator.
 ///
@@ -20,8 +23,9 @@ pub struct Settings {
     pub products: u32,
     /// Mean rate outside bursts, events per second.
     pub events_per_second: f64,
-    /// How long to run, ms; without it, until stopped.
-    pub duration_ms: Option<u64>,
+    /// How long to run; off: until stopped.
+    #[serde(with = "or_off")]
+    pub duration: Option<Millis>,
     /// What a record's key is.
     pub key: EventKey,
     /// Exponent of the Zipf popularity of pages: the page of rank k is visited in proportion to `k^-exponent`. 0 is uniform.
@@ -32,18 +36,23 @@ pub struct Settings {
     pub search_share: f64,
     /// Share of users that are in a session at any time, in (0, 1]. The rate is prescribed, so fewer sessions are busier ones.
     pub active_share: f64,
-    /// Shortest session, minutes of event time.
-    pub session_minutes_min: f64,
-    /// Longest session, minutes of event time.
-    pub session_minutes_max: f64,
+    /// Shortest session, event time.
+    pub session_length_min: Millis,
+    /// Longest session, event time.
+    pub session_length_max: Millis,
     /// Share of events that report how long their session has lasted so far, in [0, 1].
     pub session_duration_share: f64,
     /// How the rate varies over the day.
     pub daily_curve: DailyCurve,
     /// A burst on top of it all.
     pub burst: Burst,
-    /// Choose user ids so that this many partitions, keyed by user, get equal shares of users and of traffic.
+    /// Choose user ids so that this many partitions, keyed by user, get equal shares of users and of traffic;
+    /// or off.
+    #[serde(with = "or_off")]
     pub balanced_partitions: Option<u32>,
+    /// Where the generator serves its health and metrics, or off.
+    #[serde(with = "or_off")]
+    pub http_listen: Option<SocketAddr>,
 }
 
 /// What a record's key is, and so what decides its partition.
@@ -95,12 +104,13 @@ pub struct Burst {
     pub enabled: bool,
     /// The rate in the burst, in place of the rate outside it, events per second.
     pub events_per_second: f64,
-    /// How long a burst lasts, ms.
-    pub duration_ms: u64,
-    /// When the first burst starts, ms after the start of the run.
-    pub start_ms: u64,
-    /// From the start of one burst to the start of the next, ms; without it, there is one burst.
-    pub repeat_ms: Option<u64>,
+    /// How long a burst lasts.
+    pub duration: Millis,
+    /// When the first burst starts, after the start of the run.
+    pub start: Millis,
+    /// From the start of one burst to the start of the next; off: there is one burst.
+    #[serde(with = "or_off")]
+    pub repeat: Option<Millis>,
 }
 
 /// A setting that cannot be used.
@@ -133,18 +143,19 @@ impl Default for Settings {
             pages: 100,
             products: 500,
             events_per_second: 1_000.0,
-            duration_ms: None,
+            duration: None,
             key: EventKey::UserId,
             zipf_exponent: 1.0,
             mix: Mix::default(),
             search_share: 0.1,
             active_share: 0.25,
-            session_minutes_min: 15.0,
-            session_minutes_max: 45.0,
+            session_length_min: Millis(15 * 60_000),
+            session_length_max: Millis(45 * 60_000),
             session_duration_share: 0.5,
             daily_curve: DailyCurve::default(),
             burst: Burst::default(),
             balanced_partitions: None,
+            http_listen: None,
         }
     }
 }
@@ -163,7 +174,13 @@ impl Default for DailyCurve {
 
 impl Default for Burst {
     fn default() -> Self {
-        Burst { enabled: false, events_per_second: 5_000.0, duration_ms: 300_000, start_ms: 60_000, repeat_ms: None }
+        Burst {
+            enabled: false,
+            events_per_second: 5_000.0,
+            duration: Millis(300_000),
+            start: Millis(60_000),
+            repeat: None,
+        }
     }
 }
 
@@ -174,7 +191,9 @@ const USERS_PER_PARTITION_MIN: u32 = 10;
 const RATE_MIN: f64 = 0.001;
 const RATE_MAX: f64 = 10_000_000.0;
 /// Offsets from the start are kept in microseconds; a century leaves room in every sum.
-const OFFSET_MS_MAX: u64 = 100 * 366 * 86_400_000;
+const OFFSET_MAX: Millis = Millis(100 * 366 * 86_400_000);
+const SESSION_LENGTH_MIN: Millis = Millis(6_000);
+const SESSION_LENGTH_MAX: Millis = Millis(7 * 86_400_000);
 
 impl Settings {
     /// Checks every value, and the values that depend on one another.
@@ -187,15 +206,15 @@ impl Settings {
         count("pages", self.pages, 1_000_000)?;
         count("products", self.products, 10_000_000)?;
         between("events_per_second", self.events_per_second, RATE_MIN, RATE_MAX)?;
-        if let Some(duration_ms) = self.duration_ms {
-            between_ms("duration_ms", duration_ms, 1)?;
+        if let Some(duration) = self.duration {
+            between_millis("duration", duration, Millis(1), OFFSET_MAX)?;
         }
         between("zipf_exponent", self.zipf_exponent, 0.0, 5.0)?;
         self.mix.validate()?;
         between("search_share", self.search_share, 0.0, 0.9)?;
         between("active_share", self.active_share, 0.0001, 1.0)?;
-        between("session_minutes_min", self.session_minutes_min, 0.1, 10_080.0)?;
-        between("session_minutes_max", self.session_minutes_max, self.session_minutes_min, 10_080.0)?;
+        between_millis("session_length_min", self.session_length_min, SESSION_LENGTH_MIN, SESSION_LENGTH_MAX)?;
+        between_millis("session_length_max", self.session_length_max, self.session_length_min, SESSION_LENGTH_MAX)?;
         between("session_duration_share", self.session_duration_share, 0.0, 1.0)?;
         self.daily_curve.validate()?;
         self.burst.validate()?;
@@ -205,7 +224,7 @@ impl Settings {
     /// How many sessions go on at a time: a share of the users, but few enough at a low rate for a session to see some events,
     /// and with a balanced pool as many for each partition.
     pub fn sessions(&self) -> u32 {
-        let mean_session_s = (self.session_minutes_min + self.session_minutes_max) / 2.0 * 60.0;
+        let mean_session_s = (self.session_length_min.0 + self.session_length_max.0) as f64 / 2_000.0;
         let busy_enough = self.events_per_second * mean_session_s / SESSION_EVENTS_MIN;
         let wanted = (f64::from(self.users) * self.active_share).min(busy_enough) as u32;
         let partitions = self.strata();
@@ -260,10 +279,10 @@ impl DailyCurve {
 impl Burst {
     fn validate(&self) -> Result<(), SettingsError> {
         between("burst.events_per_second", self.events_per_second, RATE_MIN, RATE_MAX)?;
-        between_ms("burst.duration_ms", self.duration_ms, 1)?;
-        between_ms("burst.start_ms", self.start_ms, 0)?;
-        match self.repeat_ms {
-            Some(repeat_ms) => between_ms("burst.repeat_ms", repeat_ms, self.duration_ms),
+        between_millis("burst.duration", self.duration, Millis(1), OFFSET_MAX)?;
+        between_millis("burst.start", self.start, Millis(0), OFFSET_MAX)?;
+        match self.repeat {
+            Some(repeat) => between_millis("burst.repeat", repeat, self.duration, OFFSET_MAX),
             None => Ok(()),
         }
     }
@@ -283,11 +302,12 @@ fn between(key: &'static str, value: f64, min: f64, max: f64) -> Result<(), Sett
     refuse(key, value, expected)
 }
 
-fn between_ms(key: &'static str, value: u64, min: u64) -> Result<(), SettingsError> {
-    if (min..=OFFSET_MS_MAX).contains(&value) {
+fn between_millis(key: &'static str, value: Millis, min: Millis, max: Millis) -> Result<(), SettingsError> {
+    if (min..=max).contains(&value) {
         return Ok(());
     }
-    refuse(key, value, format!("between {min} and {OFFSET_MS_MAX} ms"))
+    let max = if max == OFFSET_MAX { "a century".to_owned() } else { max.to_string() };
+    refuse(key, value, format!("between {min} and {max}"))
 }
 
 fn refuse<T>(key: &'static str, value: impl ToString, expected: impl Into<String>) -> Result<T, SettingsError> {
@@ -314,19 +334,19 @@ mod tests {
             |s| s.events_per_second = f64::NAN,
             "generator.events_per_second = NaN: must be between 0.001 and 10000000",
         );
-        check(|s| s.duration_ms = Some(0), "generator.duration_ms = 0: must be between 1 and 3162240000000 ms");
+        check(|s| s.duration = Some(Millis(0)), "generator.duration = 0s: must be between 1ms and a century");
         check(|s| s.zipf_exponent = -1.0, "generator.zipf_exponent = -1: must be between 0 and 5");
         check(|s| s.mix.views = 0.8, "generator.mix = 0.8 + 0.2 + 0.07 + 0.03: must be shares that add up to 1");
         check(|s| s.mix.purchases = 0.1, "generator.mix.purchases = 0.1: must be between 0 and 0.07");
-        check(|s| s.session_minutes_max = 10.0, "generator.session_minutes_max = 10: must be between 15 and 10080");
+        check(
+            |s| s.session_length_max = Millis(600_000),
+            "generator.session_length_max = 10m: must be between 15m and 7days",
+        );
         check(
             |s| s.daily_curve.peak_hour = 24.0,
             "generator.daily_curve.peak_hour = 24: must be at least 0 and below 24",
         );
-        check(
-            |s| s.burst.repeat_ms = Some(1),
-            "generator.burst.repeat_ms = 1: must be between 300000 and 3162240000000 ms",
-        );
+        check(|s| s.burst.repeat = Some(Millis(1)), "generator.burst.repeat = 1ms: must be between 5m and a century");
         check(|s| s.balanced_partitions = Some(6), "valid");
         check(
             |s| s.balanced_partitions = Some(101),

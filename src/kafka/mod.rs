@@ -8,7 +8,10 @@ use rdkafka::error::KafkaError;
 pub mod committer;
 pub mod embedded;
 pub mod producer;
+pub mod progress;
+pub mod properties;
 mod queue;
+pub mod scan;
 pub mod source;
 pub mod start;
 

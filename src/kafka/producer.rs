@@ -275,6 +275,7 @@ mod tests {
     use super::*;
     use crate::generator::clock::SystemClock;
     use crate::generator::{self, Model, Settings, murmur2};
+    use crate::millis::Millis;
 
     const TOPIC: &str = "clickstream-events";
     const PARTITIONS: usize = 6;
@@ -339,7 +340,7 @@ mod tests {
     #[test]
     fn a_run_delivers_all_its_events() {
         let cluster = cluster();
-        let settings = Settings { duration_ms: Some(300), balanced_partitions: Some(6), ..Settings::default() };
+        let settings = Settings { duration: Some(Millis(300)), balanced_partitions: Some(6), ..Settings::default() };
         let config = config(cluster.bootstrap_servers(), settings.key, &[]);
         let mut producer = EventProducer::connect(config, encode as fn(&ClickEvent, &mut Vec<u8>)).unwrap();
         let stop = AtomicBool::new(false);

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use super::*;
 use crate::generator::describe_metrics;
 use crate::generator::settings::Burst;
+use crate::millis::Millis;
 
 const ORIGIN_MS: i64 = 1_700_000_000_000;
 
@@ -119,8 +120,8 @@ fn run_with(settings: &Settings, change: impl FnOnce(&mut TestSink)) -> Outcome 
     (result, reports, sink.received)
 }
 
-fn seconds(seconds: u64) -> Settings {
-    Settings { duration_ms: Some(seconds * 1_000), ..Settings::default() }
+fn seconds(seconds: i64) -> Settings {
+    Settings { duration: Some(Millis(seconds * 1_000)), ..Settings::default() }
 }
 
 #[test]
@@ -146,7 +147,7 @@ fn a_run_keeps_its_schedule() {
 
 #[test]
 fn a_burst_is_sent_at_its_rate() {
-    let burst = Burst { enabled: true, start_ms: 1_000, duration_ms: 2_000, ..Burst::default() };
+    let burst = Burst { enabled: true, start: Millis(1_000), duration: Millis(2_000), ..Burst::default() };
     let (result, reports, _) = run_with(&Settings { burst, ..seconds(4) }, |_| ());
     assert_eq!(result.unwrap().sent, 1_000 + 10_000 + 1_000);
     let rates: Vec<f64> = reports.iter().map(|progress| (progress.events_per_second / 100.0).round()).collect();

@@ -1,0 +1,145 @@
+//! The configuration: parsed once, validated once, then trusted.
+//!
+//! A TOML file, over it environment variables, over them flags: [`Config::load`]. `config/development.toml` and
+//! `config/production.toml` have every key with its unit and default; `docs/configuration.md` says how they go together.
+//!
+//! Architecture invariant: nothing below `main` reads a configuration file, a flag or a `CLICKTIDE_` variable; what a part
+//! needs is handed to it.
+
+mod load;
+mod meaning;
+mod secret;
+mod sections;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use clicktide_dataflows::time::Windows;
+use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, Environment, Override};
+pub use meaning::Meaning;
+pub use secret::Secret;
+pub use sections::{
+    Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Flow, Http, Job, Kafka, Logging, Privacy, Topics, Validation,
+    WindowSettings,
+};
+
+use crate::avro::Decoder;
+use crate::generator;
+use crate::http::ViewLimits;
+use crate::ingest::{Format, Ingest};
+use crate::privacy::HashKey;
+use crate::source::SourceSettings;
+use crate::validation::Limits;
+
+/// Everything Clicktide can be told. The default is good for a broker on this machine.
+///
+/// Made by [`Config::load`], which checks it. Whoever changes a field afterwards answers for its value: the methods here
+/// panic on what `load` would have refused. Neither `Debug` nor `Serialize` shows a secret.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What the job is called.
+    pub job: Job,
+    /// The brokers and the topics.
+    pub kafka: Kafka,
+    /// What `topics create` makes.
+    pub topics: Topics,
+    /// The windows and event time.
+    pub windows: WindowSettings,
+    /// What an event may be at most.
+    pub validation: Validation,
+    /// What remains of personal data.
+    pub privacy: Privacy,
+    /// What becomes a dead letter.
+    pub dead_letters: DeadLetters,
+    /// Processes and workers.
+    pub cluster: Cluster,
+    /// Flow control.
+    pub flow: Flow,
+    /// Health, metrics, the API and the dashboard.
+    pub http: Http,
+    /// Log lines.
+    pub logging: Logging,
+    /// The generator.
+    pub generator: generator::Settings,
+}
+
+impl Config {
+    /// The windows that events count in.
+    pub fn windows(&self) -> Windows {
+        let WindowSettings { size, slide, offset, .. } = self.windows;
+        Windows::new(size.0, slide.0, offset.0).expect("windows were validated when the configuration was loaded")
+    }
+
+    /// What an event may be at most.
+    pub fn limits(&self) -> Limits {
+        let Validation { id_bytes_max, page_url_bytes_max, future } = self.validation;
+        Limits { id_bytes_max, page_url_bytes_max, future_ms: future.0 }
+    }
+
+    /// The secret that turns ids into hashes.
+    pub fn hash_key(&self) -> HashKey {
+        let secret = self.privacy.hash_key.as_ref().map_or(DEVELOPMENT_HASH_KEY, Secret::expose);
+        HashKey::new(secret).expect("the hash key was validated when the configuration was loaded")
+    }
+
+    /// How records are read and judged: Avro bodies by the published schema.
+    pub fn ingest(&self) -> Ingest {
+        Ingest {
+            format: Format::Avro(Decoder::default()),
+            limits: self.limits(),
+            hash_key: self.hash_key(),
+            page_key: self.privacy.page_key,
+            windows: self.windows(),
+            bound_ms: self.windows.disorder_bound.0,
+        }
+    }
+
+    /// How a source reads.
+    pub fn source_settings(&self) -> SourceSettings {
+        SourceSettings {
+            ingest: Arc::new(self.ingest()),
+            idle_timeout_ms: self.windows.idle_timeout.map(|timeout| timeout.0),
+            ticks_ahead: self.flow.ticks_ahead,
+            records_in_flight: self.flow.records_in_flight,
+            late_to_dead_letters: self.dead_letters.late,
+            dead_letter_payload: self.privacy.dead_letter_payload,
+        }
+    }
+
+    /// How to reach the brokers.
+    pub fn kafka_settings(&self) -> KafkaSettings {
+        KafkaSettings { brokers: self.kafka.brokers.clone(), properties: self.kafka.properties.texts() }
+    }
+
+    /// The topics of the job.
+    pub fn job_topics(&self) -> JobTopics {
+        JobTopics {
+            events: self.kafka.events_topic.clone(),
+            results: self.kafka.results_topic.clone(),
+            dead_letters: self.kafka.dead_letters_topic.clone(),
+            progress: self.kafka.progress_topic.clone(),
+        }
+    }
+
+    /// This process's place in the job.
+    pub fn cluster(&self) -> crate::cluster::Cluster {
+        let Cluster { processes, process, workers, hosts, connect_timeout } = self.cluster.clone();
+        crate::cluster::Cluster { processes, process, workers, hosts, connect_timeout: connect_timeout.duration() }
+    }
+
+    /// How many closed windows are kept for HTTP.
+    pub fn view_limits(&self) -> ViewLimits {
+        ViewLimits { windows_max: self.http.history_windows, page_rows_max: self.http.page_rows_max }
+    }
+
+    /// The part of the configuration that gives results their meaning.
+    pub fn meaning(&self) -> Meaning {
+        Meaning::of(self)
+    }
+}
