@@ -1,3 +1,5 @@
 //! Kafka: the only place that knows the client library.
 
 pub mod producer;
+pub mod progress;
+pub mod scan;
