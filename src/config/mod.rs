@@ -31,6 +31,8 @@ pub use sections::{
 use crate::avro::Decoder;
 use crate::generator;
 use crate::http::ViewLimits;
+use crate::kafka::KafkaSettings;
+use crate::kafka::committer::JobTopics;
 use crate::ingest::{Format, Ingest};
 use crate::privacy::HashKey;
 use crate::source::SourceSettings;

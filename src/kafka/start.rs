@@ -79,7 +79,7 @@ pub fn start_job(
     let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let CommittedProgress { progress, idle_advances } =
-        read_progress(kafka, &topics.progress).map_err(|e| StartError::Kafka(e.to_string()))?;
+        read_progress(&kafka.brokers, &kafka.properties, &topics.progress).map_err(|e| StartError::Kafka(e.to_string()))?;
 
     let log = Log::open(settings)?;
     let refused = |reason| StartError::Refused { job: job.clone(), reason };

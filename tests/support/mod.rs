@@ -3,6 +3,8 @@
 // Each test file is a program of its own, and none of them uses all of this.
 #![allow(dead_code)]
 
+pub mod topics;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;

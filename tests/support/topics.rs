@@ -1,0 +1,100 @@
+//! Topics and transactions against a real Kafka.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders, ToBytes};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A topic of the test's own.
+pub struct Topic {
+    pub brokers: String,
+    pub name: String,
+}
+
+impl Topic {
+    /// Creates one under a name that no other test uses.
+    pub fn create(brokers: &str, prefix: &str, partitions: i32, config: &[(&str, &str)]) -> Topic {
+        let name = super::unique(prefix);
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an admin client");
+        let mut topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        topic.config = config.to_vec();
+        let created = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        for result in runtime.block_on(created).expect("the broker answers") {
+            result.expect("the topic is created");
+        }
+        Topic { brokers: brokers.to_owned(), name }
+    }
+
+    /// Produces a record in the transaction that is open.
+    pub fn produce(&self, to: &Transactions, partition: i32, key: &str, value: impl AsRef<[u8]>) {
+        to.send(BaseRecord::to(&self.name).partition(partition).key(key).payload(value.as_ref()));
+    }
+
+    /// Deletes a key in the transaction that is open.
+    pub fn tombstone(&self, to: &Transactions, partition: i32, key: &str) {
+        to.send(BaseRecord::<str, [u8]>::to(&self.name).partition(partition).key(key));
+    }
+
+    /// Produces a record without a key and with headers, in the transaction that is open.
+    pub fn produce_with_headers(&self, to: &Transactions, value: &[u8], headers: &[(&str, &str)]) {
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
+        to.send(BaseRecord::<str, [u8]>::to(&self.name).partition(0).payload(value).headers(headers));
+    }
+}
+
+/// A transactional producer.
+pub struct Transactions(ThreadedProducer<DefaultProducerContext>);
+
+impl Transactions {
+    pub fn new(brokers: &str) -> Transactions {
+        let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("transactional.id", super::unique("transactions"))
+            .create()
+            .expect("a producer");
+        producer.init_transactions(TIMEOUT).expect("transactions are possible");
+        Transactions(producer)
+    }
+
+    pub fn begin(&self) {
+        self.0.begin_transaction().expect("a transaction begins");
+    }
+
+    /// Waits until all that was produced has been written.
+    pub fn flush(&self) {
+        self.0.flush(TIMEOUT).expect("the records are written");
+    }
+
+    /// Commits the transaction that is open.
+    pub fn end(&self) {
+        self.0.commit_transaction(TIMEOUT).expect("the transaction is committed");
+    }
+
+    /// One transaction around `produce`.
+    pub fn commit(&self, produce: impl FnOnce()) {
+        self.begin();
+        produce();
+        self.end();
+    }
+
+    /// One transaction around `produce` that is aborted once everything has been written.
+    pub fn abort(&self, produce: impl FnOnce()) {
+        self.begin();
+        produce();
+        self.flush();
+        self.0.abort_transaction(TIMEOUT).expect("the transaction is aborted");
+    }
+
+    fn send<K: ToBytes + ?Sized, V: ToBytes + ?Sized>(&self, record: BaseRecord<'_, K, V>) {
+        self.0.send(record).map_err(|(error, _)| error).expect("the queue has room");
+    }
+}
