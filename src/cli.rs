@@ -225,7 +225,11 @@ impl Overrides {
     }
 
     fn common(&mut self, common: &Common) -> Result<&mut Self, Failure> {
-        self.add("--brokers", "kafka.brokers", common.brokers.as_ref()).add("--log", "logging.filter", common.log.as_ref());
+        self.add("--brokers", "kafka.brokers", common.brokers.as_ref()).add(
+            "--log",
+            "logging.filter",
+            common.log.as_ref(),
+        );
         for set in &common.set {
             let Some((key, value)) = set.split_once('=') else {
                 return Err(Failure::new(Exit::Configuration, format!("--set {set}: must be KEY=VALUE")));

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use timely::communication::Hooks;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
-use timely::communication::Hooks;
 
 use crate::progress::JobStart;
 
@@ -333,7 +333,10 @@ fn objection(own: &Greeting, theirs: &Greeting) -> Option<String> {
     } else if (theirs.processes, theirs.workers) != (own.processes, own.workers) {
         differs("-n and -w", &(own.processes, own.workers), &(theirs.processes, theirs.workers))
     } else if theirs.process <= own.process || theirs.process >= own.processes {
-        Some(format!("process {} connects to process {}; each connects to those before it", theirs.process, own.process))
+        Some(format!(
+            "process {} connects to process {}; each connects to those before it",
+            theirs.process, own.process
+        ))
     } else if own.process > 0 && theirs.generation != own.generation {
         differs("the run", &own.generation, &theirs.generation)
     } else {

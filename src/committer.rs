@@ -198,38 +198,44 @@ pub fn commit<'scope>(
     let scope = results.scope();
     let to_first = Exchange::new(|_: &PageAnalytics| 0);
     let notes_to_first = Exchange::new(|_: &Note| 0);
-    results.binary_frontier::<_, CapacityContainerBuilder<Vec<()>>, _, _, _, _>(notes, to_first, notes_to_first, "commit", move |capability, info| {
-        let mut thread = start.map(|start| {
-            let (commands, outcomes) = start(scope.worker().sync_activator_for(info.address.to_vec()));
-            shared.borrow_mut().commands = Some(commands.clone());
-            (commands, outcomes, capability)
-        });
-        let mut pending = Pending::new(windows, resumed);
-        move |(results, results_frontier), (notes, notes_frontier), _output| {
-            results.for_each(|_, results| pending.results(results.drain(..)));
-            notes.for_each(|_, notes| pending.notes(notes.drain(..)));
-            let Some((commands, outcomes, held)) = &mut thread else { return };
+    results.binary_frontier::<_, CapacityContainerBuilder<Vec<()>>, _, _, _, _>(
+        notes,
+        to_first,
+        notes_to_first,
+        "commit",
+        move |capability, info| {
+            let mut thread = start.map(|start| {
+                let (commands, outcomes) = start(scope.worker().sync_activator_for(info.address.to_vec()));
+                shared.borrow_mut().commands = Some(commands.clone());
+                (commands, outcomes, capability)
+            });
+            let mut pending = Pending::new(windows, resumed);
+            move |(results, results_frontier), (notes, notes_frontier), _output| {
+                results.for_each(|_, results| pending.results(results.drain(..)));
+                notes.for_each(|_, notes| pending.notes(notes.drain(..)));
+                let Some((commands, outcomes, held)) = &mut thread else { return };
 
-            let notes_frontier = notes_frontier.frontier().first().copied();
-            let frontier = results_frontier.frontier().first().copied().into_iter().chain(notes_frontier).min();
-            pending.closed(notes_frontier);
-            if let Some(epoch) = pending.complete(frontier) {
-                // A thread that is gone has said why, or was sealed.
-                commands.send(Command::Commit(epoch)).ok();
-            }
-            for outcome in outcomes.try_iter() {
-                match outcome {
-                    Outcome::Committed(through) => pending.acknowledged(through),
-                    Outcome::Failed(error) => shared.borrow_mut().error = Some(error),
-                    Outcome::Sealed => shared.borrow_mut().sealed = true,
+                let notes_frontier = notes_frontier.frontier().first().copied();
+                let frontier = results_frontier.frontier().first().copied().into_iter().chain(notes_frontier).min();
+                pending.closed(notes_frontier);
+                if let Some(epoch) = pending.complete(frontier) {
+                    // A thread that is gone has said why, or was sealed.
+                    commands.send(Command::Commit(epoch)).ok();
+                }
+                for outcome in outcomes.try_iter() {
+                    match outcome {
+                        Outcome::Committed(through) => pending.acknowledged(through),
+                        Outcome::Failed(error) => shared.borrow_mut().error = Some(error),
+                        Outcome::Sealed => shared.borrow_mut().sealed = true,
+                    }
+                }
+                match pending.first_uncommitted(frontier) {
+                    Some(first) => downgrade(held, first),
+                    None => thread = None,
                 }
             }
-            match pending.first_uncommitted(frontier) {
-                Some(first) => downgrade(held, first),
-                None => thread = None,
-            }
-        }
-    })
+        },
+    )
 }
 
 fn downgrade(held: &mut Capability<Tick>, first: Tick) {
@@ -322,7 +328,12 @@ impl Pending {
             through,
             finished: self.finished,
             windows: windows
-                .map(|(end, results)| ClosedTick { end, results, closed: self.closed_at(end), computed: Instant::now() })
+                .map(|(end, results)| ClosedTick {
+                    end,
+                    results,
+                    closed: self.closed_at(end),
+                    computed: Instant::now(),
+                })
                 .collect(),
             dead_letters: before(&mut self.dead_letters, bound).flat_map(|(_, letters)| letters).collect(),
             cuts: before(&mut self.cuts, bound).flat_map(|(_, cuts)| cuts).collect(),

@@ -45,12 +45,7 @@ impl FilePartition {
     /// # Errors
     /// When it can't be opened, or is neither text nor a container file that can be read.
     pub fn open(path: &Path, partition: i32) -> Result<Self, SourceError> {
-        let error = |reason: String| SourceError {
-            log: path.display().to_string(),
-            partition,
-            position: 0,
-            reason,
-        };
+        let error = |reason: String| SourceError { log: path.display().to_string(), partition, position: 0, reason };
         let input = unpacked(path).map_err(|e| error(e.to_string()))?;
         let content = match format(input).map_err(|e| error(e.to_string()))? {
             (FileFormat::JsonLines, input) => Content::Lines { input, line: Vec::new() },

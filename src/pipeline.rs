@@ -26,7 +26,9 @@ use timely::scheduling::{Activator, SyncActivator};
 use timely::worker::Worker;
 
 use crate::cluster::Allocators;
-use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, Outcome, StartCommitter, commit, commit_epochs};
+use crate::committer::{
+    CommitEpoch, CommitError, CommitterShared, Epoch, Outcome, StartCommitter, commit, commit_epochs,
+};
 use crate::progress::{JobStart, PartitionCut};
 use crate::source::{
     PartitionReport, SourceCounts, SourceError, SourcePartition, SourceSettings, SourceShared, SourceStreams, source,

@@ -487,7 +487,13 @@ impl PartitionSource {
     }
 
     /// Notes the input cut when windows were closed since the capability stood at `held`, or the partition has ended.
-    fn note_close(&mut self, held: Tick, idle_advance: Option<IdleAdvance>, settings: &SourceSettings, staged: &mut Staged) {
+    fn note_close(
+        &mut self,
+        held: Tick,
+        idle_advance: Option<IdleAdvance>,
+        settings: &SourceSettings,
+        staged: &mut Staged,
+    ) {
         if self.open_tick(settings) <= held && !self.ended {
             return;
         }

@@ -73,8 +73,8 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
         until_end: false,
         configuration: meaning.to_json(),
     };
-    let (committer, start) =
-        start_job(&settings, &|committed| meaning.differences(committed)).map_err(|e: StartError| kafka(e.to_string()))?;
+    let (committer, start) = start_job(&settings, &|committed| meaning.differences(committed))
+        .map_err(|e: StartError| kafka(e.to_string()))?;
     let (allocators, start) = assemble::<ClusterError>(&Cluster::single(workers), "demo", || Ok(start))
         .map_err(|e| Failure::new(Exit::Cluster, e))?;
     site.status.set_phase(Phase::Running);

@@ -53,7 +53,10 @@ pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
         }
         restarts += 1;
         if restarts > launch.restarts {
-            return Err(Failure::new(Exit::Failure, format!("a process {lost}; gave up after {} restarts", launch.restarts)));
+            return Err(Failure::new(
+                Exit::Failure,
+                format!("a process {lost}; gave up after {} restarts", launch.restarts),
+            ));
         }
         tracing::warn!(restarts, pause_ms = backoff.as_millis() as u64, "a process {lost}: starting the job again");
         wait(backoff, &stop);

@@ -31,16 +31,15 @@ pub struct Replay {
 /// When a file can't be read or the results can't be written.
 pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
     let cluster = config.cluster();
-    let source = config.source_settings().map_err(|e| Failure::new(Exit::Configuration, e))?;
+    let source = config.source_settings();
     // Opened once before anything starts, so that a wrong name is told at once.
     for (partition, file) in replay.files.iter().enumerate() {
         FilePartition::open(file, partition as i32).map_err(|e| Failure::new(Exit::Source, e))?;
     }
     let partitions = replay.files.len() as i32;
     let identity = format!("replay of {partitions} files");
-    let (allocators, start) =
-        assemble::<ClusterError>(&cluster, &identity, || Ok(JobStart::fresh(partitions)))
-            .map_err(|e| Failure::new(Exit::Cluster, e))?;
+    let (allocators, start) = assemble::<ClusterError>(&cluster, &identity, || Ok(JobStart::fresh(partitions)))
+        .map_err(|e| Failure::new(Exit::Cluster, e))?;
     let sink = (cluster.process == 0).then(|| sink(replay.output)).transpose()?;
     let counts = Arc::new(Counts::default());
     let job = Job {
@@ -74,7 +73,12 @@ fn sink(output: Option<PathBuf>) -> Result<Box<dyn CommitEpoch>, Failure> {
 struct Files(Vec<PathBuf>);
 
 impl OpenPartitions for Files {
-    fn open(&self, _start: &JobStart, cuts: &[PartitionCut], _waker: Waker) -> Result<Vec<SourcePartition>, SourceError> {
+    fn open(
+        &self,
+        _start: &JobStart,
+        cuts: &[PartitionCut],
+        _waker: Waker,
+    ) -> Result<Vec<SourcePartition>, SourceError> {
         let open = |cut: &PartitionCut| {
             let reader = FilePartition::open(&self.0[cut.partition as usize], cut.partition)?;
             let format = match reader.format() {

@@ -31,9 +31,9 @@ pub use sections::{
 use crate::avro::Decoder;
 use crate::generator;
 use crate::http::ViewLimits;
+use crate::ingest::{Format, Ingest};
 use crate::kafka::KafkaSettings;
 use crate::kafka::committer::JobTopics;
-use crate::ingest::{Format, Ingest};
 use crate::privacy::HashKey;
 use crate::source::SourceSettings;
 use crate::validation::Limits;
@@ -116,7 +116,7 @@ impl Config {
 
     /// How to reach the brokers.
     pub fn kafka_settings(&self) -> KafkaSettings {
-        KafkaSettings { brokers: self.kafka.brokers.clone(), properties: self.kafka.properties.texts() }
+        KafkaSettings { brokers: self.kafka.brokers.clone(), properties: self.kafka.properties.to_map() }
     }
 
     /// The topics of the job.

@@ -98,7 +98,9 @@ impl KafkaCommitter {
             .set("group.id", job)
             .set("enable.auto.commit", "false")
             .create_with_context(LogContext)
-            .inspect_err(|error| tracing::warn!(error = describe(error), "no read positions will be shown for the group"))
+            .inspect_err(|error| {
+                tracing::warn!(error = describe(error), "no read positions will be shown for the group")
+            })
             .ok();
         let committer = KafkaCommitter {
             producer,
@@ -124,7 +126,12 @@ impl KafkaCommitter {
     ///
     /// # Errors
     /// See [`CommitEpoch::commit`].
-    pub fn begin(&mut self, progress: Progress, advances: &[ProgressRecord], outdated: &[String]) -> Result<(), CommitError> {
+    pub fn begin(
+        &mut self,
+        progress: Progress,
+        advances: &[ProgressRecord],
+        outdated: &[String],
+    ) -> Result<(), CommitError> {
         self.cuts = progress.input.iter().map(|cut| (cut.partition, *cut)).collect();
         self.progress = progress;
         self.transaction(|committer| {
@@ -154,7 +161,9 @@ impl KafkaCommitter {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) if Instant::now() < deadline => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again))
+                    if Instant::now() < deadline =>
+                {
                     self.producer.poll(Duration::from_millis(5));
                     record = again;
                 }
@@ -188,7 +197,9 @@ impl KafkaCommitter {
             self.producer.poll(Duration::from_millis(1));
             if Instant::now() > deadline {
                 let waited_s = self.timeout.as_secs();
-                return Err(CommitError::Failed(format!("the brokers did not acknowledge all messages in {waited_s} s")));
+                return Err(CommitError::Failed(format!(
+                    "the brokers did not acknowledge all messages in {waited_s} s"
+                )));
             }
         }
         let failed = self.producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -37,7 +37,9 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
 /// An error in words that name no secret.
 fn describe(error: &KafkaError) -> String {
     match error {
-        KafkaError::ClientConfig(_, description, property, _) => format!("librdkafka property {property:?}: {description}"),
+        KafkaError::ClientConfig(_, description, property, _) => {
+            format!("librdkafka property {property:?}: {description}")
+        }
         other => other.to_string(),
     }
 }

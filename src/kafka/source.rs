@@ -201,8 +201,7 @@ impl LogEnds {
         let mut config = client_config(settings);
         // With read_committed the answer would be the last stable offset, and say nothing of open transactions.
         config.set("isolation.level", "read_uncommitted");
-        let consumer: BaseConsumer<LogContext> =
-            config.create_with_context(LogContext).map_err(|e| describe(&e))?;
+        let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(|e| describe(&e))?;
         let ends = Arc::new(LogEnds { ends: Mutex::default(), now_ms, stop: AtomicBool::new(false) });
         let asking = Arc::downgrade(&ends);
         let topic = topic.to_owned();
@@ -228,8 +227,7 @@ impl LogEnds {
     /// Asks for every partition; returns whether all have been answered for.
     fn ask(&self, consumer: &BaseConsumer<LogContext>, topic: &str) -> bool {
         while consumer.poll(Duration::ZERO).is_some() {}
-        let partitions: Vec<i32> =
-            self.ends.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        let partitions: Vec<i32> = self.ends.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
         for &partition in &partitions {
             if let Ok((_, high_watermark)) = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT) {
                 let end = LogEnd { high_watermark, answered_ms: (self.now_ms)() };

@@ -79,7 +79,8 @@ pub fn start_job(
     let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let CommittedProgress { progress, idle_advances } =
-        read_progress(&kafka.brokers, &kafka.properties, &topics.progress).map_err(|e| StartError::Kafka(e.to_string()))?;
+        read_progress(&kafka.brokers, &kafka.properties, &topics.progress)
+            .map_err(|e| StartError::Kafka(e.to_string()))?;
 
     let log = Log::open(settings)?;
     let refused = |reason| StartError::Refused { job: job.clone(), reason };
@@ -95,7 +96,12 @@ pub fn start_job(
     let outdated: Vec<String> = idle_advances
         .iter()
         .filter(|advance| log.low(advance.partition).is_none_or(|low| advance.next_offset < low))
-        .filter(|advance| !progress.input.iter().any(|cut| cut.partition == advance.partition && cut.replay_from <= advance.next_offset))
+        .filter(|advance| {
+            !progress
+                .input
+                .iter()
+                .any(|cut| cut.partition == advance.partition && cut.replay_from <= advance.next_offset)
+        })
         .map(|advance| ProgressRecord::IdleAdvance(*advance).key())
         .collect();
     let start = JobStart {
@@ -118,7 +124,10 @@ fn objection(
     let changed = differences(&committed.configuration);
     if committed.job != settings.job {
         let owner = &committed.job;
-        return Some(format!("its progress topic {:?} belongs to job {owner:?}; give each job its own", settings.topics.progress));
+        return Some(format!(
+            "its progress topic {:?} belongs to job {owner:?}; give each job its own",
+            settings.topics.progress
+        ));
     }
     if !changed.is_empty() {
         let lines = changed.join("\n  ");
@@ -248,7 +257,11 @@ impl Log {
                 floor_ms: committed.committed_through,
                 ..PartitionCut::start(partition, 0, bounded.then_some(0))
             });
-            advances.extend(committed.committed_through.map(|floor_ms| IdleAdvance { partition, next_offset: 0, floor_ms }));
+            advances.extend(committed.committed_through.map(|floor_ms| IdleAdvance {
+                partition,
+                next_offset: 0,
+                floor_ms,
+            }));
         }
         Ok((Progress { generation: committed.generation + 1, input, ..committed }, advances))
     }
