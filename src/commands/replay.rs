@@ -36,6 +36,13 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
     for (partition, file) in replay.files.iter().enumerate() {
         FilePartition::open(file, partition as i32).map_err(|e| Failure::new(Exit::Source, e))?;
     }
+    if let Some(output) = &replay.output
+        && let Ok(output) = output.canonicalize()
+        && replay.files.iter().any(|file| file.canonicalize().is_ok_and(|file| file == output))
+    {
+        let why = format!("--output {}: is also read, and would be overwritten", output.display());
+        return Err(Failure::new(Exit::Configuration, why));
+    }
     let partitions = replay.files.len() as i32;
     let identity = format!("replay of {partitions} files");
     let (allocators, start) = assemble::<ClusterError>(&cluster, &identity, || Ok(JobStart::fresh(partitions)))

@@ -146,10 +146,10 @@ impl KafkaCommitter {
     }
 
     fn transaction(&mut self, send: impl FnOnce(&Self) -> Result<(), CommitError>) -> Result<(), CommitError> {
+        let started = Instant::now();
         self.producer.begin_transaction().map_err(|e| classify(&e, "begin_transaction"))?;
         send(self)?;
         self.drain()?;
-        let started = Instant::now();
         self.retried("commit_transaction", |producer, wait| producer.commit_transaction(wait))?;
         metrics::histogram!(crate::metrics::COMMIT).record(started.elapsed());
         Ok(())

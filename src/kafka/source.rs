@@ -41,7 +41,6 @@ impl KafkaPartitions {
             ("isolation.level", "read_committed"),
             ("enable.partition.eof", "true"),
             ("enable.auto.commit", "false"),
-            ("auto.commit.enable", "false"),
             ("auto.offset.reset", "error"),
             // Many messages per answer in a backlog, and none waits long when there are few.
             ("fetch.min.bytes", "100000"),
