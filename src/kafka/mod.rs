@@ -1,5 +1,6 @@
 //! Kafka: the only place that knows the client library.
 
+pub mod audit;
 pub mod producer;
 pub mod progress;
 pub mod scan;
