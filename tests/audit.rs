@@ -35,11 +35,11 @@ fn audit(folder: &Path, name: &str) -> (Totals, Report) {
     let events = lines(&folder.join(format!("{name}.events.jsonl.gz")));
     let records = events.zip(0..).map(|(line, offset)| {
         let record = Record { offset, record_timestamp_ms: None, payload: line.as_bytes() };
-        Ok::<_, Infallible>((offset, ingest.read(&record).ok().map(Click::from)))
+        Ok::<_, Infallible>((offset, ingest.read(&record).map(Click::from)))
     });
     let definition = Definition { windows, bound_ms: 30_000, through_ms: None };
     let partition = Partition { records, idle_advances: Vec::new() };
-    let Ok(totals) = expect(&definition, vec![partition], |result| comparison.expected(&result));
+    let Ok(totals) = expect(&definition, vec![partition], |result| comparison.expected(&result), |_| {});
     (totals, comparison.finish())
 }
 

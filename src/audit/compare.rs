@@ -55,7 +55,7 @@ impl<T> Default for Findings<T> {
 }
 
 impl<T> Findings<T> {
-    fn add(&mut self, examples_max: usize, example: impl FnOnce() -> T) {
+    pub(super) fn add(&mut self, examples_max: usize, example: impl FnOnce() -> T) {
         self.count += 1;
         if self.examples.len() < examples_max {
             self.examples.push(example());

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::Windows;
+use serde::Serialize;
 
 use super::window::Window;
 use super::{Click, IdleAdvance, Partition};
+use crate::validation::Reason;
 
 /// What is computed.
 #[derive(Clone, Debug)]
@@ -27,10 +29,21 @@ impl Definition {
             (time_ms - self.windows.offset_ms() - self.windows.size_ms()).rem_euclid(self.windows.slide_ms());
         time_ms - since_end + self.windows.slide_ms()
     }
+
+    /// The first window end that neither counts any event of a partition that was deleted, nor depends on the watermark
+    /// that the deleted ones had left behind, where the first record left was appended at `first_left_ms`.
+    ///
+    /// The log's times do not fall along a partition, so a deleted record was appended by then, and a valid event is at
+    /// most `future_ms` ahead of its record: it has left the windows by the end after `first_left_ms + future_ms + size`.
+    /// The watermark was at most `first_left_ms - bound`, which changes in which windows before that an event counts.
+    pub fn complete_from(&self, first_left_ms: i64, future_ms: i64) -> i64 {
+        let last_deleted_ms = first_left_ms.clamp(-FLOOR_MS_MAX / 2, FLOOR_MS_MAX / 2).saturating_add(future_ms.max(0));
+        self.end_after(last_deleted_ms.min(FLOOR_MS_MAX) + self.windows.size_ms())
+    }
 }
 
 /// What became of the records that were read. With an end that matters no more, the last records may not have been.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Events that count in some window.
     pub counted: u64,
@@ -42,7 +55,22 @@ pub struct Totals {
     pub results: u64,
 }
 
+/// A record that counts in no window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uncounted {
+    /// Its partition, by the place among those that were given.
+    pub partition: usize,
+    /// Its offset.
+    pub offset: i64,
+    /// The first window end that was open in its partition before it: the tick it belongs to. None before the first event.
+    pub tick: Option<i64>,
+    /// Why it was rejected; none for an event that came too late.
+    pub reason: Option<Reason>,
+}
+
 /// Computes the results of every window of `partitions`, and gives them to `on_result` in order of window end, then page.
+/// `on_uncounted` hears of every record that was read and counts in none; those with a tick at or before the last window
+/// end that matters are all read.
 ///
 /// It holds the events of one window, and those of the partitions that were read ahead of others: an event is read only
 /// when one of its partition could count in the next window. Every window is computed from all of its events, so an event
@@ -54,11 +82,12 @@ pub fn expect<I, E>(
     definition: &Definition,
     partitions: Vec<Partition<I>>,
     mut on_result: impl FnMut(PageAnalytics),
+    mut on_uncounted: impl FnMut(Uncounted),
 ) -> Result<Totals, E>
 where
-    I: Iterator<Item = Result<(i64, Option<Click>), E>>,
+    I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
 {
-    let mut readers: Vec<_> = partitions.into_iter().map(Reader::new).collect();
+    let mut readers: Vec<_> = partitions.into_iter().enumerate().map(Reader::new).collect();
     let mut totals = Totals::default();
     let mut entering: BTreeMap<i64, Vec<Entry>> = BTreeMap::new();
     let mut window = Window::default();
@@ -77,8 +106,13 @@ where
                         totals.counted += 1;
                         entering.entry(enter).or_default().push(entry);
                     }
-                    Read::Late => totals.late += 1,
-                    Read::Rejected => totals.rejected += 1,
+                    Read::Uncounted(uncounted) => {
+                        match uncounted.reason {
+                            None => totals.late += 1,
+                            Some(_) => totals.rejected += 1,
+                        }
+                        on_uncounted(uncounted);
+                    }
                     Read::End => {}
                 },
             }
@@ -107,13 +141,13 @@ struct Entry {
 enum Read {
     /// Counts from the window end given on.
     Entry(i64, Entry),
-    Late,
-    Rejected,
+    Uncounted(Uncounted),
     End,
 }
 
 /// A partition, and what its past says of lateness.
 struct Reader<I> {
+    partition: usize,
     records: I,
     /// In descending order of offset, so that the next one is the last.
     idle_advances: Vec<IdleAdvance>,
@@ -127,12 +161,11 @@ const FLOOR_MS_MAX: i64 = 1 << 62;
 
 impl<I, E> Reader<I>
 where
-    I: Iterator<Item = Result<(i64, Option<Click>), E>>,
+    I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
 {
-    fn new(partition: Partition<I>) -> Self {
-        let mut idle_advances = partition.idle_advances;
+    fn new((partition, Partition { records, mut idle_advances }): (usize, Partition<I>)) -> Self {
         idle_advances.sort_by_key(|advance| std::cmp::Reverse(advance.next_offset));
-        Self { records: partition.records, idle_advances, watermark_ms: None, exhausted: false }
+        Self { partition, records, idle_advances, watermark_ms: None, exhausted: false }
     }
 
     /// Whether an event not yet read could enter at or before `end`; with no `end` yet, whether there could be any.
@@ -149,15 +182,18 @@ where
         while let Some(advance) = self.idle_advances.pop_if(|advance| advance.next_offset <= offset) {
             self.watermark_ms = self.watermark_ms.max(Some(advance.floor_ms.clamp(-FLOOR_MS_MAX, FLOOR_MS_MAX)));
         }
-        let Some(click) = click else {
-            return Ok(Read::Rejected);
+        let tick = self.watermark_ms.map(|watermark_ms| definition.end_after(watermark_ms));
+        let uncounted = |reason| Read::Uncounted(Uncounted { partition: self.partition, offset, tick, reason });
+        let click = match click {
+            Ok(click) => click,
+            Err(reason) => return Ok(uncounted(Some(reason))),
         };
         let first_end = definition.end_after(click.time_ms);
-        let enter = self.watermark_ms.map_or(first_end, |closed| first_end.max(definition.end_after(closed)));
+        let enter = tick.map_or(first_end, |tick| first_end.max(tick));
         let leave = definition.end_after(click.time_ms + definition.windows.size_ms());
         // Only now is the event shown to the watermark: it is not late on account of itself.
         let shown_ms = click.record_timestamp_ms.unwrap_or(i64::MAX).min(click.time_ms);
         self.watermark_ms = self.watermark_ms.max(Some(shown_ms - definition.bound_ms));
-        Ok(if enter < leave { Read::Entry(enter, Entry { leave, click }) } else { Read::Late })
+        Ok(if enter < leave { Read::Entry(enter, Entry { leave, click }) } else { uncounted(None) })
     }
 }

@@ -14,12 +14,16 @@
 
 mod compare;
 mod expect;
+mod letters;
+mod report;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use compare::{Comparison, Difference, FieldDifference, Findings, Report, ResultKey};
-pub use expect::{Definition, Totals, expect};
+pub use expect::{Definition, Totals, Uncounted, expect};
+pub use letters::{LetterComparison, LetterDifference, LetterKey, LetterReport};
+pub use report::AuditReport;
 
 use clicktide_dataflows::event::EventType;
 
@@ -70,7 +74,7 @@ pub struct IdleAdvance {
 /// One partition of the input.
 #[derive(Clone, Debug)]
 pub struct Partition<I> {
-    /// Its records in the order of their offsets: offset, and the event unless the record was rejected.
+    /// Its records in the order of their offsets: offset, and the event or why the record was rejected.
     pub records: I,
     /// Its recorded idle advances, in any order. Where the records do not begin with the partition's first, the watermark
     /// as it was there is one more of them.

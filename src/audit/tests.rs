@@ -4,37 +4,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use clicktide_dataflows::event::PageAnalytics;
-use clicktide_dataflows::time::{Judgement, PartitionClock, Windows};
+use clicktide_dataflows::time::{Judgement, PartitionClock, Tick, Windows};
 use proptest::prelude::*;
 
 use super::*;
+use crate::validation::Reason;
 
-type Records = Vec<(i64, Option<Click>)>;
+type Records = Vec<(i64, Result<Click, Reason>)>;
 
-fn run(definition: &Definition, partitions: &[(Records, Vec<IdleAdvance>)]) -> (Totals, Vec<PageAnalytics>) {
+fn run(
+    definition: &Definition,
+    partitions: &[(Records, Vec<IdleAdvance>)],
+) -> (Totals, Vec<PageAnalytics>, Vec<Uncounted>) {
     let partitions = partitions.iter().map(|(records, idle_advances)| Partition {
         records: records.iter().cloned().map(Ok::<_, Infallible>),
         idle_advances: idle_advances.clone(),
     });
-    let mut results = Vec::new();
-    let Ok(totals) = expect(definition, partitions.collect(), |result| results.push(result));
-    (totals, results)
+    let (mut results, mut uncounted) = (Vec::new(), Vec::new());
+    let Ok(totals) =
+        expect(definition, partitions.collect(), |result| results.push(result), |record| uncounted.push(record));
+    (totals, results, uncounted)
 }
 
 /// Everything at once, with the job's own clock.
-fn at_once(definition: &Definition, partitions: &[(Records, Vec<IdleAdvance>)]) -> (u64, Vec<PageAnalytics>) {
+fn at_once(
+    definition: &Definition,
+    partitions: &[(Records, Vec<IdleAdvance>)],
+) -> (Vec<PageAnalytics>, Vec<Uncounted>) {
     let Definition { windows, bound_ms, .. } = definition;
-    let mut late = 0;
+    let mut uncounted = Vec::new();
     let mut judged: Vec<(i64, i64, &Click)> = Vec::new();
-    for (records, idle_advances) in partitions {
+    for (partition, (records, idle_advances)) in partitions.iter().enumerate() {
         let mut clock = PartitionClock::default();
         for (offset, click) in records {
             let due = idle_advances.iter().filter(|advance| advance.next_offset <= *offset);
             due.for_each(|advance| clock.raise_floor(advance.floor_ms));
-            let Some(click) = click else { continue };
+            let tick = Some(clock.open_tick(windows, *bound_ms)).filter(|tick| *tick > Tick::MIN).map(|tick| tick.0);
+            let mut without = |reason| uncounted.push(Uncounted { partition, offset: *offset, tick, reason });
+            let click = match click {
+                Ok(click) => click,
+                Err(reason) => {
+                    without(Some(*reason));
+                    continue;
+                }
+            };
             match clock.judge(windows, *bound_ms, click.time_ms, click.record_timestamp_ms) {
                 Judgement::Counts { enter, leave } => judged.push((enter.0, leave.0, click)),
-                Judgement::Late => late += 1,
+                Judgement::Late => without(None),
             }
         }
     }
@@ -47,7 +63,7 @@ fn at_once(definition: &Definition, partitions: &[(Records, Vec<IdleAdvance>)]) 
         let pages: BTreeSet<_> = window.iter().map(|click| &click.page_url).collect();
         results.extend(pages.into_iter().map(|page| result(&window, page, end, windows.size_ms())));
     }
-    (late, results)
+    (results, uncounted)
 }
 
 fn result(window: &[&Click], page: &str, end: i64, size_ms: i64) -> PageAnalytics {
@@ -113,7 +129,7 @@ fn any_partition() -> impl Strategy<Value = (Records, Vec<IdleAdvance>)> {
         let mut offset = 0;
         let records = records.into_iter().map(|(step, click)| {
             offset += step;
-            (offset, click)
+            (offset, click.ok_or(Reason::Undecodable))
         });
         let advances = idle_advances.into_iter().map(|(next_offset, floor_ms)| IdleAdvance { next_offset, floor_ms });
         (records.collect(), advances.collect())
@@ -129,15 +145,21 @@ proptest! {
     ) {
         let windows = Windows::new(slide + more, slide, offset).unwrap();
         let definition = Definition { windows, bound_ms, through_ms };
-        let (totals, actual) = run(&definition, &partitions);
-        let (late, mut expected) = at_once(&definition, &partitions);
+        let (totals, actual, mut uncounted) = run(&definition, &partitions);
+        let (mut expected, mut expected_uncounted) = at_once(&definition, &partitions);
         expected.retain(|result| through_ms.is_none_or(|through| result.window_end <= through));
         prop_assert_eq!(totals.results, expected.len() as u64);
         if through_ms.is_none() {
             let read: usize = partitions.iter().map(|(records, _)| records.len()).sum();
-            prop_assert_eq!((totals.late, totals.counted + totals.late + totals.rejected), (late, read as u64));
+            prop_assert_eq!(totals.counted + totals.late + totals.rejected, read as u64);
+            prop_assert_eq!(totals.late + totals.rejected, expected_uncounted.len() as u64);
         }
         prop_assert_eq!(actual, expected);
+        for records in [&mut uncounted, &mut expected_uncounted] {
+            records.retain(|record| record.tick.is_some_and(|tick| through_ms.is_none_or(|through| tick <= through)));
+            records.sort_unstable_by_key(|record| (record.partition, record.offset));
+        }
+        prop_assert_eq!(uncounted, expected_uncounted);
     }
 
     #[test]
@@ -169,7 +191,7 @@ fn idle_advances_apply_just_before_their_offset() {
     // At 25 the event counts in the windows that end at 30 and 40. A floor of 30 closes the first, of 40 both.
     let ends = |idle_advances: &[(i64, i64)]| -> Vec<i64> {
         let advance = |&(next_offset, floor_ms)| IdleAdvance { next_offset, floor_ms };
-        let partition = (vec![(7, Some(click(25)))], idle_advances.iter().map(advance).collect());
+        let partition = (vec![(7, Ok(click(25)))], idle_advances.iter().map(advance).collect());
         run(&by_ten(None), &[partition]).1.iter().map(|result| result.window_end).collect()
     };
     assert_eq!(ends(&[]), [30, 40]);
@@ -187,17 +209,18 @@ fn partitions_are_read_no_further_than_windows_need() {
     let read = std::cell::Cell::new(0);
     let records = (0..1_000_000).map(|number| {
         read.set(read.get() + 1);
-        Ok::<_, Infallible>((number, Some(click(number * 10 + 1))))
+        Ok::<_, Infallible>((number, Ok(click(number * 10 + 1))))
     });
-    let Ok(totals) = expect(&by_ten(Some(100)), vec![Partition { records, idle_advances: Vec::new() }], drop);
+    let Ok(totals) = expect(&by_ten(Some(100)), vec![Partition { records, idle_advances: Vec::new() }], drop, drop);
     assert_eq!(totals.results, 10);
     assert!(read.get() < 20, "{}", read.get());
 }
 
 #[test]
 fn a_failed_read_fails() {
-    let records = [Ok((0, Some(click(1)))), Err("lost"), Ok((1, Some(click(2))))].into_iter();
-    assert_eq!(expect(&by_ten(None), vec![Partition { records, idle_advances: Vec::new() }], drop), Err("lost"));
+    let records = [Ok((0, Ok(click(1)))), Err("lost"), Ok((1, Ok(click(2))))].into_iter();
+    let partition = Partition { records, idle_advances: Vec::new() };
+    assert_eq!(expect(&by_ten(None), vec![partition], drop, drop), Err("lost"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
+pub mod audit;
 pub mod committer;
 pub mod embedded;
 pub mod producer;

@@ -7,6 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{Offset, TopicPartitionList};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -16,25 +17,45 @@ pub struct Topic {
     pub name: String,
 }
 
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an admin client")
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
 impl Topic {
     /// Creates one under a name that no other test uses.
     pub fn create(brokers: &str, prefix: &str, partitions: i32, config: &[(&str, &str)]) -> Topic {
         let name = super::unique(prefix);
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an admin client");
         let mut topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
         topic.config = config.to_vec();
+        let admin = admin(brokers);
         let created = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT)));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        for result in runtime.block_on(created).expect("the broker answers") {
+        for result in block_on(created).expect("the broker answers") {
             result.expect("the topic is created");
         }
         Topic { brokers: brokers.to_owned(), name }
     }
 
+    /// Deletes the records of a partition before an offset, as retention would.
+    pub fn delete_before(&self, partition: i32, offset: i64) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&self.name, partition, Offset::Offset(offset)).expect("an offset");
+        let admin = admin(&self.brokers);
+        block_on(admin.delete_records(&offsets, &AdminOptions::new())).expect("the records are deleted");
+    }
+
     /// Produces a record in the transaction that is open.
     pub fn produce(&self, to: &Transactions, partition: i32, key: &str, value: impl AsRef<[u8]>) {
         to.send(BaseRecord::to(&self.name).partition(partition).key(key).payload(value.as_ref()));
+    }
+
+    /// Produces a record without a key and with a timestamp of its own, in the transaction that is open.
+    pub fn produce_at(&self, to: &Transactions, partition: i32, timestamp_ms: i64, value: &[u8]) {
+        let record = BaseRecord::<str, [u8]>::to(&self.name).partition(partition).timestamp(timestamp_ms);
+        to.send(record.payload(value));
     }
 
     /// Deletes a key in the transaction that is open.

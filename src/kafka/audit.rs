@@ -1,0 +1,394 @@
+//! Audits a job from its topics: the results recomputed from the input against those published.
+//!
+//! ```text
+//! progress ──▶ P, the last final window end; idle advances; where a bounded run ends
+//! results, dead letters ──▶ in memory (to the high watermark of the moment)
+//! input, partition by partition ──▶ recomputed up to P ──▶ compared
+//! ```
+//!
+//! The order matters. A transaction's marker reaches the partitions one after the other, so that progress may be readable
+//! a moment before the results committed with it; but those have been written by then, so results up to the high watermark
+//! of any later moment hold them, once the transactions that were open have ended. What is published meanwhile belongs to
+//! windows after P and is left out.
+//!
+//! Which records matter for the windows up to P? A partition's records count in windows that end after its watermark, and
+//! the job's watermark is the least of them. So when P was committed every partition's own watermark was at P or beyond,
+//! from its events or from a recorded idle advance, and no record after those that the job had read can enter a window up
+//! to P. The records before them matter even where they are older than the windows compared, since they moved the clock
+//! that later ones were judged against: the input is read from where the job began. And the audit reads on after the
+//! position that the job recorded, until by its own judgement no event can enter at P, so that a job that judges wrongly
+//! is found out.
+//!
+//! Where retention has deleted the beginning of a partition, both the deleted events and the clock that they left are
+//! unknown. [`Definition::complete_from`] says from which window end on neither can matter. Sessions cross partitions and
+//! pages, so windows before the greatest of these ends are not compared at all. Results and dead letters that retention
+//! has deleted are not missed: a partition's results are in order of their windows, and its dead letters in that of their
+//! offsets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::audit::{
+    AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
+};
+use crate::avro::{DecodeError, decode_page_analytics};
+use crate::ingest::{Ingest, Record};
+use crate::kafka::progress::{CommittedProgress, ReadProgressError, read_progress};
+use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
+use crate::progress::{JobState, Progress};
+use crate::source::LATE;
+use crate::validation::Reason;
+
+/// The topics of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditTopics {
+    /// The events.
+    pub input: String,
+    /// The results.
+    pub results: String,
+    /// The rejected records; none if the job publishes none.
+    pub dead_letters: Option<String>,
+    /// What has been committed.
+    pub progress: String,
+}
+
+/// What is audited, and how.
+#[derive(Clone)]
+pub struct AuditSettings {
+    /// The brokers to begin with: `host:port`, separated by commas.
+    pub brokers: String,
+    /// Further properties of librdkafka. May hold secrets, so they are not printed.
+    pub properties: BTreeMap<String, String>,
+    /// The job's topics.
+    pub topics: AuditTopics,
+    /// How the job reads and judges records.
+    pub ingest: Ingest,
+    /// Whether late events are among the dead letters.
+    pub late_to_dead_letters: bool,
+    /// Where the job began in each partition; in those not named here, at offset 0.
+    pub input_from: BTreeMap<i32, i64>,
+    /// Compares no windows that end before this, ms.
+    pub from_ms: Option<i64>,
+    /// Compares no windows that end after this, ms.
+    pub through_ms: Option<i64>,
+    /// How many examples of each finding are kept.
+    pub examples_max: usize,
+    /// How long to go without any answer of the brokers, and to wait for an open transaction.
+    pub timeout: Duration,
+}
+
+/// Why a job can't be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// A topic can't be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The progress can't be read.
+    #[error(transparent)]
+    Progress(#[from] ReadProgressError),
+    /// No job has committed to the progress topic.
+    #[error("topic {topic:?} holds no progress: no job has committed anything with it, so nothing is final yet")]
+    NoProgress {
+        /// The progress topic.
+        topic: String,
+    },
+    /// A record among the results is none.
+    #[error("the record at offset {offset} of partition {partition} of topic {topic:?} is no result: {source}")]
+    Undecodable {
+        /// The results topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The record's offset.
+        offset: i64,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+}
+
+/// Audits what a job has committed so far, also while it runs.
+///
+/// Holds the published results of the windows compared (about 200 bytes each), the dead letters without their payload, the
+/// events of one window, and 2 MiB per partition of the input that is fetched ahead.
+///
+/// # Errors
+/// See [`AuditError`]. That something differs is no error but what the report says.
+pub fn audit(settings: &AuditSettings) -> Result<AuditReport, AuditError> {
+    let AuditSettings { topics, ingest, examples_max, .. } = settings;
+    let CommittedProgress { progress, idle_advances } =
+        read_progress(&settings.brokers, &settings.properties, &topics.progress)?;
+    let progress = progress.ok_or_else(|| AuditError::NoProgress { topic: topics.progress.clone() })?;
+    // A finished run has closed all windows, also those after the last that has results.
+    let finished = progress.state == JobState::Finished;
+    let final_through = if finished { None } else { Some(progress.committed_through.unwrap_or(i64::MIN)) };
+    let mut definition = Definition { windows: ingest.windows, bound_ms: ingest.bound_ms, through_ms: final_through };
+
+    let mut notes = Vec::new();
+    let inputs = settings.inputs(&progress, &definition, &mut notes)?;
+    let results = settings.results(&mut notes)?;
+    let complete_from = inputs.iter().filter_map(|input| input.complete_from).chain(results.complete_from).max();
+    let from = settings.from_ms.max(complete_from);
+    let through = [settings.through_ms, final_through].into_iter().flatten().min();
+    if progress.committed_through.is_none() && !finished {
+        notes.push("no window is final yet".to_owned());
+    } else if from.is_some_and(|from| through.is_some_and(|through| through < from)) {
+        notes.push("nothing is left to compare".to_owned());
+    }
+
+    let compared = from.unwrap_or(i64::MIN)..=through.unwrap_or(i64::MAX);
+    let mut comparison = Comparison::new(compared.clone(), *examples_max);
+    settings.scan_results(&results.ranges, &mut comparison)?;
+    let letters = settings.published_letters(&mut notes)?.map(RefCell::new);
+
+    // Dead letters up to P are compared whatever the windows.
+    definition.through_ms = if letters.is_some() { final_through } else { through };
+    let next_offsets: Vec<Rc<Cell<i64>>> = inputs.iter().map(|input| input.next_offset.clone()).collect();
+    let keys: Vec<(ScanRange, Option<i64>)> =
+        inputs.iter().map(|input| (input.scan.range(), input.complete_from)).collect();
+    let partitions = inputs.into_iter().map(|input| input.partition(ingest, &idle_advances)).collect();
+    let mut windows = HashSet::new();
+    let totals = expect(
+        &definition,
+        partitions,
+        |result| {
+            if compared.contains(&result.window_end) {
+                windows.insert(result.window_end);
+            }
+            comparison.expected(&result);
+        },
+        |uncounted| {
+            let Some(letters) = &letters else { return };
+            let reason = match uncounted.reason {
+                Some(reason) => reason.label(),
+                None if settings.late_to_dead_letters => LATE,
+                None => return,
+            };
+            let (range, complete_from) = keys[uncounted.partition];
+            // The clock may have been further than known, but not beyond where it no longer matters.
+            let tick = uncounted.tick.max(complete_from);
+            let required = final_through.is_none_or(|through| tick.is_none_or(|tick| tick <= through))
+                && (finished || progress.committed_through.is_some());
+            letters.borrow_mut().expected(
+                LetterKey { partition: range.partition, offset: uncounted.offset },
+                reason,
+                required,
+            );
+        },
+    )?;
+    let dead_letters = letters.map(|letters| {
+        letters.into_inner().finish(|letter, reason| {
+            let Some(place) = keys.iter().position(|(range, _)| range.partition == letter.partition) else {
+                return true;
+            };
+            let (range, complete_from) = keys[place];
+            let looked_at = (range.from..next_offsets[place].get()).contains(&letter.offset);
+            !looked_at || (complete_from.is_some() && reason == LATE)
+        })
+    });
+    Ok(AuditReport {
+        job: progress.job,
+        generation: progress.generation,
+        state: progress.state,
+        committed_through: progress.committed_through,
+        compared_from: from,
+        compared_through: through,
+        windows: windows.len() as u64,
+        input: totals,
+        results: comparison.finish(),
+        dead_letters,
+        notes,
+    })
+}
+
+/// The published results before they are read.
+struct Results {
+    ranges: Vec<ScanRange>,
+    /// The first window end of which none were deleted, if some were.
+    complete_from: Option<i64>,
+}
+
+/// One partition of the input before it is read.
+struct Input {
+    partition: i32,
+    scan: PartitionScan,
+    /// The first window end that nothing deleted from it can matter to, if something was.
+    complete_from: Option<i64>,
+    /// The offset after the last record that was looked at, or the first that was there.
+    next_offset: Rc<Cell<i64>>,
+}
+
+/// What an end is where nothing can be compared at all.
+const NEVER: i64 = i64::MAX;
+
+impl AuditSettings {
+    fn scan<'a>(&'a self, topic: &'a str, end: End) -> Scan<'a> {
+        let AuditSettings { brokers, properties, timeout, .. } = self;
+        Scan { brokers, properties, topic, end, timeout: *timeout }
+    }
+
+    /// Results and dead letters are read with the transactions that were open when it began.
+    fn scan_published<'a>(&'a self, topic: &'a str) -> Scan<'a> {
+        self.scan(topic, End::HighWatermark { wait: self.timeout })
+    }
+
+    /// The partitions of the input that the job has read, and what of them is gone.
+    fn inputs(
+        &self,
+        progress: &Progress,
+        definition: &Definition,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<Input>, AuditError> {
+        let scan = self.scan(&self.topics.input, End::LastStable);
+        let mut inputs = Vec::new();
+        for mut range in ranges(&scan, &BTreeMap::new())? {
+            let partition = range.partition;
+            let cut = progress.input.iter().find(|cut| cut.partition == partition);
+            if cut.is_none() && !progress.input.is_empty() {
+                notes.push(format!("the job does not know partition {partition} of the input yet: left out"));
+                continue;
+            }
+            let until = cut.and_then(|cut| cut.until).unwrap_or(range.until).min(range.until);
+            let began = self.input_from.get(&partition).copied().unwrap_or(0);
+            range = ScanRange { from: range.first.max(began).min(until), until, ..range };
+            let complete_from = if range.first > began {
+                let first = first_record(&scan, range, |record| record.timestamp_ms)?;
+                let from = first.flatten().map_or(NEVER, |first_left_ms| {
+                    definition.complete_from(first_left_ms, self.ingest.limits.future_ms)
+                });
+                notes.push(format!(
+                    "retention has deleted the records of partition {partition} of the input before offset {}: {}",
+                    range.first,
+                    windows_before(from)
+                ));
+                Some(from)
+            } else {
+                None
+            };
+            let next_offset = Rc::new(Cell::new(range.from));
+            let scan = PartitionScan::new(&scan, range, 2 << 10)?;
+            inputs.push(Input { partition, scan, complete_from, next_offset });
+        }
+        Ok(inputs)
+    }
+
+    /// Where the published results are, and what of them is gone.
+    fn results(&self, notes: &mut Vec<String>) -> Result<Results, AuditError> {
+        let scan = self.scan_published(&self.topics.results);
+        let ranges = ranges(&scan, &BTreeMap::new())?;
+        let mut complete_from = None;
+        for range in ranges.iter().filter(|range| range.first > 0) {
+            let decode = |record: &ScanRecord<'_>| self.result(record).map(|result| result.window_end);
+            let first = first_record(&scan, *range, decode)?.transpose()?;
+            // More of the first window left may have been deleted.
+            let from = first.map_or(NEVER, |window_end| window_end.saturating_add(1));
+            notes.push(format!(
+                "retention has deleted the first results of partition {}: {}",
+                range.partition,
+                windows_before(from)
+            ));
+            complete_from = complete_from.max(Some(from));
+        }
+        Ok(Results { ranges, complete_from })
+    }
+
+    fn scan_results(&self, ranges: &[ScanRange], comparison: &mut Comparison) -> Result<(), AuditError> {
+        let mut failed = None;
+        let mut each = |record: &ScanRecord<'_>| match self.result(record) {
+            Ok(result) => {
+                comparison.actual(result);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        };
+        // From where it was looked at before: retention may have gone on since.
+        let from = ranges.iter().map(|range| (range.partition, range.first)).collect();
+        scan(&self.scan_published(&self.topics.results), &from, &mut each, &mut |_, _| {})?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn result(&self, record: &ScanRecord<'_>) -> Result<clicktide_dataflows::event::PageAnalytics, AuditError> {
+        decode_page_analytics(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
+            topic: self.topics.results.clone(),
+            partition: record.partition,
+            offset: record.offset,
+            source,
+        })
+    }
+
+    /// The dead letters about records of the input, if the job publishes any.
+    fn published_letters(&self, notes: &mut Vec<String>) -> Result<Option<LetterComparison>, AuditError> {
+        let Some(topic) = &self.topics.dead_letters else { return Ok(None) };
+        let settings = self.scan_published(topic);
+        let ranges = ranges(&settings, &BTreeMap::new())?;
+        let trimmed = ranges.iter().any(|range| range.first > 0);
+        if trimmed {
+            notes.push("retention has deleted the first dead letters: they are not missed".to_owned());
+        }
+        let mut letters = LetterComparison::new(trimmed, self.examples_max);
+        let mut each = |record: &ScanRecord<'_>| {
+            let header = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+            let number = |name| header(name).and_then(|value| value.parse::<i64>().ok());
+            let about =
+                (number("source-partition").and_then(|number| i32::try_from(number).ok()), number("source-offset"));
+            match (header("source-topic"), about, header("reason")) {
+                // Another job's, in the same topic.
+                (Some(topic), ..) if topic != self.topics.input => {}
+                (Some(_), (Some(partition), Some(offset)), Some(reason)) => {
+                    letters.actual(LetterKey { partition, offset }, reason.to_owned());
+                }
+                _ => letters.unreadable(format!("partition {}, offset {}", record.partition, record.offset)),
+            }
+            ControlFlow::Continue(())
+        };
+        scan(&settings, &BTreeMap::new(), &mut each, &mut |_, _| {})?;
+        Ok(Some(letters))
+    }
+}
+
+fn windows_before(complete_from: i64) -> String {
+    match complete_from {
+        NEVER => "no windows are compared".to_owned(),
+        from => format!("windows that end before {from} are not compared"),
+    }
+}
+
+fn first_record<T>(
+    scan: &Scan<'_>,
+    range: ScanRange,
+    each: impl FnOnce(&ScanRecord<'_>) -> T,
+) -> Result<Option<T>, ScanError> {
+    PartitionScan::new(scan, range, 64)?.next(each)
+}
+
+/// A record's offset, and its event or why it was rejected.
+type Read = Result<(i64, Result<Click, Reason>), ScanError>;
+
+impl Input {
+    /// Its records as they come in, read with the job's own decoding and validation.
+    fn partition<'a>(
+        self,
+        ingest: &'a Ingest,
+        idle_advances: &[crate::progress::IdleAdvance],
+    ) -> Partition<impl Iterator<Item = Read> + use<'a>> {
+        let Input { partition, mut scan, next_offset, .. } = self;
+        let idle_advances = idle_advances.iter().filter(|advance| advance.partition == partition);
+        let idle_advances =
+            idle_advances.map(|advance| IdleAdvance { next_offset: advance.next_offset, floor_ms: advance.floor_ms });
+        let read = move |record: &ScanRecord<'_>| {
+            let ScanRecord { offset, timestamp_ms, payload, .. } = *record;
+            next_offset.set(offset + 1);
+            let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
+            (offset, ingest.read(&record).map(Click::from))
+        };
+        Partition {
+            idle_advances: idle_advances.collect(),
+            records: std::iter::from_fn(move || scan.next(&read).transpose()),
+        }
+    }
+}
