@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::commands::audit::{self, Audit};
 use crate::commands::demo::{self, Demo};
 use crate::commands::generate::Generate;
 use crate::commands::launch::Launch;
@@ -156,6 +157,26 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Recompute from the input topic, and compare with the results topic: missing, twice, different.
+    Audit {
+        #[command(flatten)]
+        windows: WindowFlags,
+        /// The job's name, in place of job.name.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Leave out windows that end before this time (ms since the epoch).
+        #[arg(long, value_name = "MS")]
+        from: Option<i64>,
+        /// Leave out windows that end after this time (ms since the epoch).
+        #[arg(long, value_name = "MS")]
+        through: Option<i64>,
+        /// How many examples of each kind of finding are shown.
+        #[arg(long, value_name = "NUM", default_value_t = 5)]
+        examples: usize,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// The same dataflow over files (JSON Lines, plain or gzip, or Avro containers), each a partition in order.
     #[command(disable_help_flag = true)]
     Replay {
@@ -274,6 +295,9 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("--key", "generator.key", key.as_ref())
                 .add("--burst", "generator.burst.enabled", burst.then_some(true));
         }
+        Command::Audit { windows, name, .. } => {
+            overrides.windows(windows).add("--name", "job.name", name.as_ref());
+        }
         Command::Replay { cluster, windows, .. } => {
             overrides.cluster(cluster).windows(windows);
         }
@@ -294,6 +318,9 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
             launch::launch(&Launch { arguments: forwarded(&common, &windows, &job), restarts }, &config)
         }
         Command::Generate { json, .. } => generate::generate(Generate { json }, &config),
+        Command::Audit { from, through, examples, json, .. } => {
+            audit::audit(Audit { from_ms: from, through_ms: through, examples, json }, &config)
+        }
         Command::Replay { files, output, .. } => replay::replay(Replay { files, output }, &config),
     }
 }

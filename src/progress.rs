@@ -40,6 +40,8 @@ pub enum JobState {
 pub struct PartitionCut {
     /// The partition.
     pub partition: i32,
+    /// The first offset that the job has read, ever: where it began.
+    pub began: i64,
     /// The next offset to read. What comes from there on is judged against `committed_through` at least.
     pub position: i64,
     /// Reading again from this offset on, with the clock below, gives all that is in the windows still open.
@@ -57,7 +59,15 @@ pub struct PartitionCut {
 impl PartitionCut {
     /// A partition from its beginning, or from wherever a new job starts.
     pub fn start(partition: i32, offset: i64, until: Option<i64>) -> Self {
-        PartitionCut { partition, position: offset, replay_from: offset, clock_ms: None, floor_ms: None, until }
+        PartitionCut {
+            partition,
+            began: offset,
+            position: offset,
+            replay_from: offset,
+            clock_ms: None,
+            floor_ms: None,
+            until,
+        }
     }
 
     /// The clock with which reading resumes at `replay_from`.

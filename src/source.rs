@@ -348,6 +348,7 @@ struct PartitionSource {
     reader: Box<dyn ReadPartition>,
     ingest: Arc<Ingest>,
     partition: i32,
+    began_at: i64,
     until: Option<i64>,
     floors: BTreeMap<i64, i64>,
     clock: PartitionClock,
@@ -373,6 +374,7 @@ impl PartitionSource {
             reader,
             ingest,
             partition: cut.partition,
+            began_at: cut.began,
             until: cut.until,
             floors,
             clock: cut.clock(),
@@ -503,6 +505,7 @@ impl PartitionSource {
             tick: held,
             cut: PartitionCut {
                 partition: self.partition,
+                began: self.began_at,
                 position,
                 replay_from,
                 clock_ms: clock.clock_ms,

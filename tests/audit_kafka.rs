@@ -192,7 +192,6 @@ impl Job {
             topics: self.topics.clone(),
             ingest: ingest(),
             late_to_dead_letters: true,
-            input_from: BTreeMap::new(),
             from_ms: None,
             through_ms: None,
             examples_max: 3,

@@ -80,9 +80,10 @@ mod tests {
 
     fn record() -> impl Strategy<Value = ProgressRecord> {
         let optional = || prop::option::of(any::<i64>());
-        let cut = (any::<i32>(), any::<i64>(), any::<i64>(), optional(), optional(), optional());
-        let cut = cut.prop_map(|(partition, position, replay_from, clock_ms, floor_ms, until)| PartitionCut {
+        let cut = (any::<i32>(), any::<i64>(), any::<i64>(), any::<i64>(), optional(), optional(), optional());
+        let cut = cut.prop_map(|(partition, began, position, replay_from, clock_ms, floor_ms, until)| PartitionCut {
             partition,
+            began,
             position,
             replay_from,
             clock_ms,

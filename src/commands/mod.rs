@@ -1,5 +1,6 @@
 //! The commands, each a plain function from its arguments and the configuration to success or a [`crate::exit::Failure`].
 
+pub mod audit;
 pub mod demo;
 pub mod generate;
 pub mod launch;

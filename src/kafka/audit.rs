@@ -68,8 +68,6 @@ pub struct AuditSettings {
     pub ingest: Ingest,
     /// Whether late events are among the dead letters.
     pub late_to_dead_letters: bool,
-    /// Where the job began in each partition; in those not named here, at offset 0.
-    pub input_from: BTreeMap<i32, i64>,
     /// Compares no windows that end before this, ms.
     pub from_ms: Option<i64>,
     /// Compares no windows that end after this, ms.
@@ -251,7 +249,7 @@ impl AuditSettings {
                 continue;
             }
             let until = cut.and_then(|cut| cut.until).unwrap_or(range.until).min(range.until);
-            let began = self.input_from.get(&partition).copied().unwrap_or(0);
+            let began = cut.map_or(0, |cut| cut.began);
             range = ScanRange { from: range.first.max(began).min(until), until, ..range };
             let complete_from = if range.first > began {
                 let first = first_record(&scan, range, |record| record.timestamp_ms)?;

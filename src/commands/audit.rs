@@ -1,0 +1,52 @@
+//! `clicktide audit`: recompute from the input topic, compare with the results topic.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::kafka::audit::{AuditSettings, AuditTopics, audit as audit_topics};
+
+/// What is compared, and how it is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Audit {
+    /// Windows that end before this (ms) are left out.
+    pub from_ms: Option<i64>,
+    /// Windows that end after this (ms) are left out.
+    pub through_ms: Option<i64>,
+    /// Examples told of each kind of finding.
+    pub examples: usize,
+    /// Whether the report is printed as JSON.
+    pub json: bool,
+}
+
+/// Audits the job that the configuration names, and prints a report.
+///
+/// # Errors
+/// When a topic can't be read, and, with its own exit code, when the results are not what they must be.
+pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
+    let topics = config.job_topics();
+    let kafka = config.kafka_settings();
+    let settings = AuditSettings {
+        brokers: kafka.brokers,
+        properties: kafka.properties,
+        topics: AuditTopics {
+            input: topics.events,
+            results: topics.results,
+            dead_letters: Some(topics.dead_letters),
+            progress: topics.progress,
+        },
+        ingest: config.ingest(),
+        late_to_dead_letters: config.dead_letters.late,
+        from_ms: audit.from_ms,
+        through_ms: audit.through_ms,
+        examples_max: audit.examples,
+        timeout: Duration::from_secs(30),
+    };
+    let report = audit_topics(&settings).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    if audit.json {
+        println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failure, e))?);
+    } else {
+        println!("{report}");
+    }
+    if report.agrees() { Ok(()) } else { Err(Failure::new(Exit::Different, "the results are not what they must be")) }
+}
