@@ -10,6 +10,7 @@ mod load;
 mod meaning;
 mod secret;
 mod sections;
+mod topics;
 mod validate;
 
 #[cfg(test)]
