@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod avro;
+pub mod check;
 pub mod committer;
 pub mod config;
 pub mod event;
