@@ -11,7 +11,7 @@ use crate::commands::generate::Generate;
 use crate::commands::launch::Launch;
 use crate::commands::replay::Replay;
 use crate::commands::run::Run;
-use crate::commands::{generate, launch, replay, run};
+use crate::commands::{generate, launch, replay, run, topics};
 use crate::config::{Config, Override};
 use crate::exit::{Exit, Failure};
 use crate::kafka::start::From;
@@ -157,6 +157,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The topics of a job.
+    Topics {
+        #[command(subcommand)]
+        command: TopicsCommand,
+    },
+    /// What is wrong, before a job is started: configuration, brokers, topics, transactions.
+    Check,
     /// Recompute from the input topic, and compare with the results topic: missing, twice, different.
     Audit {
         #[command(flatten)]
@@ -191,6 +198,14 @@ enum Command {
         #[command(flatten)]
         windows: WindowFlags,
     },
+}
+
+#[derive(Subcommand)]
+enum TopicsCommand {
+    /// Make the topics that are not there, with their configuration; the others are compared and left as they are.
+    Create,
+    /// Show partitions, offsets and configuration.
+    Describe,
 }
 
 /// How a job starts.
@@ -295,6 +310,7 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("--key", "generator.key", key.as_ref())
                 .add("--burst", "generator.burst.enabled", burst.then_some(true));
         }
+        Command::Topics { .. } | Command::Check => {}
         Command::Audit { windows, name, .. } => {
             overrides.windows(windows).add("--name", "job.name", name.as_ref());
         }
@@ -318,6 +334,9 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
             launch::launch(&Launch { arguments: forwarded(&common, &windows, &job), restarts }, &config)
         }
         Command::Generate { json, .. } => generate::generate(Generate { json }, &config),
+        Command::Topics { command: TopicsCommand::Create } => topics::create(&config),
+        Command::Topics { command: TopicsCommand::Describe } => topics::describe(&config),
+        Command::Check => topics::check(&config),
         Command::Audit { from, through, examples, json, .. } => {
             audit::audit(Audit { from_ms: from, through_ms: through, examples, json }, &config)
         }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod avro;
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod commands;

@@ -25,10 +25,10 @@ pub struct Audit {
 /// When a topic can't be read, and, with its own exit code, when the results are not what they must be.
 pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
     let topics = config.job_topics();
-    let kafka = config.kafka_settings();
+    let kafka = config.connection();
     let settings = AuditSettings {
         brokers: kafka.brokers,
-        properties: kafka.properties,
+        properties: kafka.properties.to_map(),
         topics: AuditTopics {
             input: topics.events,
             results: topics.results,

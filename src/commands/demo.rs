@@ -65,7 +65,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
 
     let meaning = config.meaning();
     let settings = StartSettings {
-        kafka: config.kafka_settings(),
+        kafka: config.connection(),
         job: config.job.name.clone(),
         topics: topics.clone(),
         transaction_timeout: config.kafka.transaction_timeout.duration(),

@@ -82,7 +82,7 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         brokers: config.kafka.brokers.clone(),
         topic: config.kafka.events_topic.clone(),
         key: config.generator.key,
-        properties: config.kafka_settings().properties,
+        properties: config.kafka.properties.to_map(),
         connect_timeout: Duration::from_secs(10),
     };
     let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))

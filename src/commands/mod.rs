@@ -7,3 +7,4 @@ pub mod launch;
 pub mod replay;
 pub mod run;
 pub mod signals;
+pub mod topics;

@@ -72,7 +72,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
 
     let meaning = config.meaning();
     let settings = StartSettings {
-        kafka: config.kafka_settings(),
+        kafka: config.connection(),
         job: config.job.name.clone(),
         topics: config.job_topics(),
         transaction_timeout: config.kafka.transaction_timeout.duration(),

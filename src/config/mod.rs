@@ -10,6 +10,7 @@ mod load;
 mod meaning;
 mod secret;
 mod sections;
+mod topics;
 mod validate;
 
 #[cfg(test)]
@@ -32,7 +33,6 @@ use crate::avro::Decoder;
 use crate::generator;
 use crate::http::ViewLimits;
 use crate::ingest::{Format, Ingest};
-use crate::kafka::KafkaSettings;
 use crate::kafka::committer::JobTopics;
 use crate::privacy::HashKey;
 use crate::source::SourceSettings;
@@ -112,11 +112,6 @@ impl Config {
             late_to_dead_letters: self.dead_letters.late,
             dead_letter_payload: self.privacy.dead_letter_payload,
         }
-    }
-
-    /// How to reach the brokers.
-    pub fn kafka_settings(&self) -> KafkaSettings {
-        KafkaSettings { brokers: self.kafka.brokers.clone(), properties: self.kafka.properties.to_map() }
     }
 
     /// The topics of the job.

@@ -11,8 +11,9 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::client::Connection;
+use super::describe;
 use super::queue::LogContext;
-use super::{KafkaSettings, client_config, describe};
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::progress::{JobState, PartitionCut, Progress};
@@ -73,12 +74,13 @@ impl KafkaCommitter {
     /// # Errors
     /// When the brokers can't be reached within `timeout`, or refuse transactions.
     pub fn connect(
-        settings: &KafkaSettings,
+        connection: &Connection,
         job: &str,
         topics: JobTopics,
         timeout: Duration,
     ) -> Result<Self, CommitError> {
-        let mut config = client_config(settings);
+        let client_config = || connection.client_config().map_err(|e| CommitError::Failed(e.to_string()));
+        let mut config = client_config()?;
         for (property, value) in [
             ("transactional.id", job),
             ("transaction.timeout.ms", &timeout.as_millis().to_string()),
@@ -94,7 +96,7 @@ impl KafkaCommitter {
         let failed = |error: KafkaError| CommitError::Failed(describe(&error));
         let producer: BaseProducer<DeliveryErrors> =
             config.create_with_context(DeliveryErrors::default()).map_err(failed)?;
-        let group = client_config(settings)
+        let group = client_config()?
             .set("group.id", job)
             .set("enable.auto.commit", "false")
             .create_with_context(LogContext)

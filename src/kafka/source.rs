@@ -9,8 +9,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
+use super::client::Connection;
+use super::describe;
 use super::queue::{LogContext, PartitionQueue};
-use super::{KafkaSettings, client_config, describe};
 use crate::ingest::Record;
 use crate::pipeline::{NowMs, OpenPartitions, Waker};
 use crate::progress::{JobStart, PartitionCut};
@@ -18,7 +19,7 @@ use crate::source::{LogEnd, ReadPartition, SourceError, SourcePartition};
 
 /// The partitions of a topic.
 pub struct KafkaPartitions {
-    settings: KafkaSettings,
+    connection: Connection,
     topic: String,
     ends: Arc<LogEnds>,
 }
@@ -28,13 +29,13 @@ impl KafkaPartitions {
     ///
     /// # Errors
     /// When the client can't be made from the settings.
-    pub fn new(settings: KafkaSettings, topic: String, now_ms: NowMs) -> Result<Self, String> {
-        let ends = LogEnds::start(&settings, &topic, now_ms)?;
-        Ok(KafkaPartitions { settings, topic, ends })
+    pub fn new(connection: Connection, topic: String, now_ms: NowMs) -> Result<Self, String> {
+        let ends = LogEnds::start(&connection, &topic, now_ms)?;
+        Ok(KafkaPartitions { connection, topic, ends })
     }
 
     fn consumer(&self, partitions: usize) -> Result<BaseConsumer<LogContext>, String> {
-        let mut config = client_config(&self.settings);
+        let mut config = self.connection.client_config().map_err(|e| e.to_string())?;
         // What is fetched ahead, for each partition: much in a backlog, and never more than the whole may take.
         let prefetch_kib = (PREFETCH_KIB / partitions.max(1)).clamp(256, 8_192).to_string();
         for (property, value) in [
@@ -48,7 +49,7 @@ impl KafkaPartitions {
             ("queued.min.messages", "100000"),
             ("queued.max.messages.kbytes", &prefetch_kib),
         ] {
-            if !self.settings.properties.contains_key(property) {
+            if self.connection.properties.get(property).is_none() {
                 config.set(property, value);
             }
         }
@@ -196,8 +197,8 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl LogEnds {
-    fn start(settings: &KafkaSettings, topic: &str, now_ms: NowMs) -> Result<Arc<Self>, String> {
-        let mut config = client_config(settings);
+    fn start(connection: &Connection, topic: &str, now_ms: NowMs) -> Result<Arc<Self>, String> {
+        let mut config = connection.client_config().map_err(|e| e.to_string())?;
         // With read_committed the answer would be the last stable offset, and say nothing of open transactions.
         config.set("isolation.level", "read_uncommitted");
         let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(|e| describe(&e))?;

@@ -5,10 +5,12 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::client::Connection;
 use super::committer::{JobTopics, KafkaCommitter};
+use super::describe;
+use super::probe::reach;
 use super::progress::{CommittedProgress, read_progress};
 use super::queue::LogContext;
-use super::{KafkaSettings, client_config, describe};
 use crate::avro::ProgressRecord;
 use crate::committer::CommitError;
 use crate::progress::{IdleAdvance, JobStart, JobState, PartitionCut, Progress};
@@ -30,7 +32,7 @@ pub enum From {
 #[derive(Clone)]
 pub struct StartSettings {
     /// How to reach the brokers.
-    pub kafka: KafkaSettings,
+    pub kafka: Connection,
     /// The job's name.
     pub job: String,
     /// Its topics.
@@ -76,10 +78,12 @@ pub fn start_job(
     differences: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<(KafkaCommitter, JobStart), StartError> {
     let StartSettings { kafka, job, topics, .. } = settings;
+    // First, as it can say best why nobody answers.
+    reach(kafka, TIMEOUT).map_err(|e| StartError::Kafka(e.to_string()))?;
     let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let CommittedProgress { progress, idle_advances } =
-        read_progress(&kafka.brokers, &kafka.properties, &topics.progress)
+        read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
             .map_err(|e| StartError::Kafka(e.to_string()))?;
 
     let log = Log::open(settings)?;
@@ -159,10 +163,9 @@ impl Log {
         let kafka = |error| StartError::Kafka(describe(&error));
         let topic = settings.topics.events.clone();
         // Read committed: the end is the last stable offset.
-        let consumer: BaseConsumer<LogContext> = client_config(&settings.kafka)
-            .set("isolation.level", "read_committed")
-            .create_with_context(LogContext)
-            .map_err(kafka)?;
+        let config = settings.kafka.client_config().map_err(|e| StartError::Kafka(e.to_string()));
+        let consumer: BaseConsumer<LogContext> =
+            config?.set("isolation.level", "read_committed").create_with_context(LogContext).map_err(kafka)?;
         let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT).map_err(kafka)?;
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
         if partitions == 0 {

@@ -198,8 +198,17 @@ pub struct Broker {
 impl Broker {
     /// Starts one with the usual settings and these, as in `message.max.bytes=100000`; `dir` must be new or empty.
     pub fn start(dir: &Path, settings: &[&str]) -> Broker {
+        Broker::start_with(dir, &[], settings)
+    }
+
+    /// The same on this port, for those that name it in their settings.
+    pub fn start_on(dir: &Path, port: u16, settings: &[&str]) -> Broker {
+        Broker::start_with(dir, &["--port", &port.to_string()], settings)
+    }
+
+    fn start_with(dir: &Path, options: &[&str], settings: &[&str]) -> Broker {
         let owner = std::process::id().to_string();
-        let mut options = vec!["--owner", &owner];
+        let mut options = [options, &["--owner", &owner]].concat();
         options.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         Broker { dir: dir.to_owned(), address: scripts_kafka("start", dir, &options).trim().to_owned() }
     }

@@ -1,0 +1,315 @@
+//! What is wrong, before anything starts: `clicktide check`.
+//!
+//! Looks and tries, and changes nothing: a job of the same configuration may be running meanwhile.
+
+use std::fmt;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::{Config, DEVELOPMENT_HASH_KEY};
+use crate::kafka::admin::{self, TopicSpec};
+use crate::kafka::client::{ClientError, Connection};
+use crate::kafka::probe;
+use crate::millis::Millis;
+use crate::privacy::HashKey;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckLine {
+    /// What it is.
+    pub name: String,
+    /// How it is.
+    pub outcome: Outcome,
+}
+
+/// How something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should be.
+    Good,
+    /// It will not work, or not as it should: what is the matter, and what would be right.
+    Bad(String),
+    /// It was not looked at, or need not be right: why.
+    Skipped(String),
+}
+
+impl CheckLine {
+    /// Whether something is wrong.
+    pub fn bad(&self) -> bool {
+        matches!(self.outcome, Outcome::Bad(_))
+    }
+}
+
+impl fmt::Display for CheckLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.outcome {
+            Outcome::Good => write!(f, "good  {}", self.name),
+            Outcome::Bad(reason) => write!(f, "BAD   {}: {reason}", self.name),
+            Outcome::Skipped(reason) => write!(f, "-     {}: {reason}", self.name),
+        }
+    }
+}
+
+/// How long a broker may take to answer.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to find the coordinator of transactions, which a new cluster makes at the first request.
+const TRANSACTIONS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Looks at everything that a job with this configuration needs. Takes up to half a minute when Kafka does not answer.
+pub fn check(config: &Config) -> Vec<CheckLine> {
+    let mut lines = vec![
+        // Loading it has checked every value.
+        line("configuration", Outcome::Good),
+        line("retention of events", retention(config)),
+        line("hash key", hash_key(config)),
+        line("hosts file", hosts(config)),
+        line("HTTP port", http_port(config)),
+        line("files of Kafka's properties", property_files(&config.connection())),
+    ];
+    lines.extend(kafka(config));
+    lines
+}
+
+fn line(name: impl Into<String>, outcome: Outcome) -> CheckLine {
+    CheckLine { name: name.into(), outcome }
+}
+
+fn retention(config: &Config) -> Outcome {
+    let (kept, windows) = (config.topics.events_retention, &config.windows);
+    let needed = Millis(windows.size.0.saturating_add(windows.disorder_bound.0));
+    if kept > needed {
+        return Outcome::Good;
+    }
+    Outcome::Bad(format!(
+        "topics.events_retention = {kept}, but open windows are rebuilt from the events of up to {needed} (windows.size and \
+         windows.disorder_bound), and of as long as the job stands still"
+    ))
+}
+
+fn hash_key(config: &Config) -> Outcome {
+    let development = HashKey::new(DEVELOPMENT_HASH_KEY).map(|key| key.fingerprint());
+    if development.is_ok_and(|fingerprint| config.hash_key().fingerprint() == fingerprint) {
+        return Outcome::Skipped(
+            "the one for development, which is no secret; in production set privacy.hash_key_file".into(),
+        );
+    }
+    Outcome::Good
+}
+
+fn hosts(config: &Config) -> Outcome {
+    let processes = config.cluster.processes;
+    let Some(file) = &config.cluster.hosts else {
+        return Outcome::Skipped(match processes {
+            1 => "not needed by one process".into(),
+            _ => "none: every process is looked for on this machine".into(),
+        });
+    };
+    match addresses(file) {
+        Ok(addresses) if addresses < processes => Outcome::Bad(format!(
+            "cluster.hosts = {file:?} has {addresses} addresses, but cluster.processes = {processes}; one line with \
+             host:port for each process is needed"
+        )),
+        Ok(_) => Outcome::Good,
+        Err(reason) => Outcome::Bad(format!("cluster.hosts = {file:?}: {reason}")),
+    }
+}
+
+/// How many addresses a file of them has.
+fn addresses(file: &Path) -> Result<usize, String> {
+    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let mut addresses = 0;
+    for (number, line) in text.lines().enumerate() {
+        let port = line.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) || line.contains(char::is_whitespace) {
+            return Err(format!("line {} is {line:?}, but host:port is expected", number + 1));
+        }
+        addresses += 1;
+    }
+    Ok(addresses)
+}
+
+fn http_port(config: &Config) -> Outcome {
+    let Some(listen) = config.http.listen else { return Outcome::Skipped("http.listen is off".into()) };
+    match TcpListener::bind(listen) {
+        Ok(_) => Outcome::Good,
+        Err(error) => Outcome::Bad(format!(
+            "http.listen = {listen} cannot be used: {error}; is another process running, or this job already?"
+        )),
+    }
+}
+
+fn property_files(connection: &Connection) -> Outcome {
+    let locations = connection.properties.iter().filter(|(name, _)| name.ends_with(".location"));
+    let mut any = false;
+    for (name, file) in locations {
+        any = true;
+        if let Err(error) = fs::metadata(file) {
+            return Outcome::Bad(format!("kafka.properties.{name} = {file:?}: {error}"));
+        }
+    }
+    if any { Outcome::Good } else { Outcome::Skipped("none are named".into()) }
+}
+
+fn kafka(config: &Config) -> Vec<CheckLine> {
+    let connection = config.connection();
+    let topics = config.topic_specs();
+    let transactions = || "transactions".to_owned();
+    let reached = probe::reach(&connection, REACH_TIMEOUT);
+    let unreachable = reached.is_err();
+    let mut lines = vec![line("broker", outcome(reached))];
+    if unreachable {
+        let skipped = |name| line(name, Outcome::Skipped("needs a broker".into()));
+        let names = topics.iter().map(|topic| topic_name(&topic.name));
+        lines.extend(names.chain([transactions()]).map(skipped));
+        return lines;
+    }
+    for topic in &topics {
+        let outcome = described(&connection, topic);
+        let good = outcome == Outcome::Good;
+        lines.push(line(topic_name(&topic.name), outcome));
+        // What is not as it should be is not worth reading, and results are only written.
+        let read = [&config.kafka.events_topic, &config.kafka.progress_topic].contains(&&topic.name);
+        if good && read {
+            lines.push(line(
+                format!("reading topic {}", topic.name),
+                self::outcome(probe::read(&connection, &topic.name, REACH_TIMEOUT)),
+            ));
+        }
+    }
+    let id = format!("{}-check", config.job.name);
+    let begun =
+        probe::begin_transactions(&connection, &id, config.kafka.transaction_timeout.duration(), TRANSACTIONS_TIMEOUT);
+    let advice = "; a cluster of one broker needs transaction.state.log.replication.factor=1 and \
+                  transaction.state.log.min.isr=1";
+    lines.push(line(
+        transactions(),
+        begun.map_or_else(|error| Outcome::Bad(format!("{error}{advice}")), |()| Outcome::Good),
+    ));
+    // Only a record would tell, and nothing is written here.
+    lines.push(line(
+        format!("writing topic {}", config.kafka.results_topic),
+        Outcome::Skipped("not tried, since it would leave something behind".into()),
+    ));
+    lines
+}
+
+fn topic_name(topic: &str) -> String {
+    format!("topic {topic}")
+}
+
+fn outcome(result: Result<(), ClientError>) -> Outcome {
+    result.map_or_else(|error| Outcome::Bad(error.to_string()), |()| Outcome::Good)
+}
+
+fn described(connection: &Connection, topic: &TopicSpec) -> Outcome {
+    match admin::describe_topics(connection, &[&topic.name], REACH_TIMEOUT) {
+        Err(error) => Outcome::Bad(error.to_string()),
+        Ok(found) => match found.into_iter().flatten().next() {
+            None => Outcome::Bad("is not there; `clicktide topics create` makes it".into()),
+            Some(found) => match found.differences(topic) {
+                differences if differences.is_empty() => Outcome::Good,
+                differences => Outcome::Bad(differences.join("; ")),
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn check_line(expected: &str, outcome: Outcome) {
+        let shown = line("x", outcome).to_string();
+        assert!(shown.contains(expected), "{shown}");
+    }
+
+    #[test]
+    fn hash_keys() {
+        let mut config = Config::default();
+        check_line("which is no secret", hash_key(&config));
+        config.privacy.hash_key = Some(Secret::new(format!("{DEVELOPMENT_HASH_KEY}\n")));
+        check_line("which is no secret", hash_key(&config));
+        config.privacy.hash_key = Some(Secret::new("hunter2"));
+        check_line("good", hash_key(&config));
+    }
+
+    #[test]
+    fn events_are_kept_for_longer_than_windows() {
+        let mut config = Config::default();
+        check_line("good", retention(&config));
+        config.topics.events_retention = Millis(330_000);
+        check_line("topics.events_retention = 5m 30s, but open windows", retention(&config));
+    }
+
+    #[test]
+    fn hosts_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |text: &str, processes, expected: &str| {
+            let file = dir.path().join("hosts");
+            fs::write(&file, text).unwrap();
+            let mut config = Config::default();
+            (config.cluster.hosts, config.cluster.processes) = (Some(file), processes);
+            check_line(expected, hosts(&config));
+        };
+        check("a:1\n[::1]:2", 2, "good");
+        check("a:1\nb:2\nc:3\n", 2, "good");
+        check("a:1\n", 2, "has 1 addresses, but cluster.processes = 2");
+        check("a:1\n\nb:2\n", 2, "line 2 is \"\"");
+        check("a\n", 1, "line 1 is \"a\"");
+        check("a:0\n", 1, "line 1 is \"a:0\"");
+        check(" a:1\n", 1, "line 1 is \" a:1\"");
+        let mut config = Config::default();
+        check_line("not needed", hosts(&config));
+        config.cluster.hosts = Some("/nowhere/hosts".into());
+        check_line("No such file", hosts(&config));
+    }
+
+    #[test]
+    fn http_ports() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::default();
+        config.http.listen = Some(taken.local_addr().unwrap());
+        check_line("cannot be used", http_port(&config));
+        drop(taken);
+        check_line("good", http_port(&config));
+        config.http.listen = None;
+        check_line("is off", http_port(&config));
+    }
+
+    #[test]
+    fn files_that_properties_name() {
+        let mut config = Config::default();
+        check_line("none are named", property_files(&config.connection()));
+        config.kafka.properties.set("ssl.ca.location", "/nowhere/ca.pem");
+        check_line(
+            "kafka.properties.ssl.ca.location = \"/nowhere/ca.pem\": No such file",
+            property_files(&config.connection()),
+        );
+    }
+
+    #[test]
+    fn without_a_broker_it_says_so_and_skips_the_rest() {
+        let mut config = Config::default();
+        // Nobody listens on port 1.
+        config.kafka.brokers = "127.0.0.1:1".to_owned();
+        let lines = kafka(&config);
+        let shown = lines[0].to_string();
+        assert!(shown.contains("cannot reach Kafka at 127.0.0.1:1: no broker can be reached"), "{shown}");
+        assert!(shown.contains("Connection refused"), "{shown}");
+        assert_eq!(lines.len(), 6);
+        assert!(lines[1..].iter().all(|line| matches!(line.outcome, Outcome::Skipped(_))), "{lines:?}");
+    }
+
+    #[test]
+    fn tls_that_is_not_built_in_is_said() {
+        let mut config = Config::default();
+        config.kafka.brokers = "127.0.0.1:1".to_owned();
+        config.kafka.properties.set("security.protocol", "SASL_SSL");
+        let shown = kafka(&config)[0].to_string();
+        let expected = if cfg!(feature = "tls") { "cannot reach Kafka" } else { "--features tls" };
+        assert!(shown.contains(expected), "{shown}");
+    }
+}
