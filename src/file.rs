@@ -33,7 +33,7 @@ pub struct FilePartition {
 
 enum Content {
     Lines { input: Box<dyn BufRead>, line: Vec<u8> },
-    Container(ContainerReader<Box<dyn BufRead>>),
+    Container(Box<ContainerReader<Box<dyn BufRead>>>),
 }
 
 /// A longer line is read over and rejected.
@@ -50,7 +50,7 @@ impl FilePartition {
         let content = match format(input).map_err(|e| error(e.to_string()))? {
             (FileFormat::JsonLines, input) => Content::Lines { input, line: Vec::new() },
             (FileFormat::Avro, input) => {
-                Content::Container(ContainerReader::new(input).map_err(|e| error(e.to_string()))?)
+                Content::Container(Box::new(ContainerReader::new(input).map_err(|e| error(e.to_string()))?))
             }
         };
         Ok(FilePartition { path: path.to_owned(), partition, position: 0, exhausted: false, content })

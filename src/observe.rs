@@ -20,8 +20,11 @@ pub struct Observer {
     window_size_ms: i64,
     watermarks_ms: Mutex<BTreeMap<i32, i64>>,
     /// Sees each epoch before it goes into the view.
-    tell: Option<Box<dyn Fn(&Epoch) + Send + Sync>>,
+    tell: Option<Tell>,
 }
+
+/// Sees an epoch that has been committed.
+type Tell = Box<dyn Fn(&Epoch) + Send + Sync>;
 
 impl Observer {
     /// An observer of a job with windows of this size.

@@ -111,15 +111,15 @@ impl ReadPartition for KafkaPartition {
         let mut failed = None;
         let position = &mut self.position;
         self.queue.consume(limit, |message| match message.error {
+            // After an error nothing more is handed over, and nothing twice.
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR if failed.is_some() || message.offset < *position => {}
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                if failed.is_none() && message.offset >= *position {
-                    each(&Record {
-                        offset: message.offset,
-                        record_timestamp_ms: message.timestamp_ms,
-                        payload: message.payload,
-                    });
-                    *position = message.offset + 1;
-                }
+                each(&Record {
+                    offset: message.offset,
+                    record_timestamp_ms: message.timestamp_ms,
+                    payload: message.payload,
+                });
+                *position = message.offset + 1;
             }
             // Everything before this offset has been handed over; the last may have been markers of transactions.
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => *position = message.offset.max(*position),
