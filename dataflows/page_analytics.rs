@@ -4,7 +4,9 @@
 //!                      ┌─counters─▶ (added up per pane) ───────────────────────┐
 //!  activities ─▶ file_by_pane                                                  │
 //!                      ├─(page, user)─▶ arrange ─▶ unique_users ──changes──────┼─▶ arrange ─▶ page_windows ─▶ results
-//!                      └─session rows─▶ arrange ─▶ sessions ──changes──────────┘   by page        ▲
+//!                      ├─(session, page)─▶ arrange ─┐                          │                ▲
+//!                      │                            ├▶ sessions ──changes──────┘   by page      │
+//!                      └─session times──▶ arrange ──┘                                           │
 //!                                                                                                 │
 //!  page names ─────────────────────────────────── by page ────────────────────────────────────────┘
 //! ```
@@ -26,8 +28,8 @@ use timely::dataflow::operators::{Capability, Concatenate};
 use crate::event::{Activity, PageAnalytics, PageId, PageName};
 use crate::page_counts::{PageCounters, PaneStreams, file_by_pane};
 use crate::pane::consolidate;
-use crate::sessions::{fold_by_session_and_page, sessions};
-use crate::sliding::{SlidingArranged, SlidingSpan, TraceWalk, arrange_sliding, tick_of};
+use crate::sessions::{fold_by_session, sessions};
+use crate::sliding::{SlidingArranged, SlidingSpan, TraceWalk, arrange_sliding, take_span, tick_of};
 use crate::time::{Tick, Windows};
 use crate::unique_users::unique_users;
 
@@ -41,9 +43,12 @@ pub fn page_analytics<'scope>(
     windows: Windows,
 ) -> Stream<'scope, Tick, Vec<PageAnalytics>> {
     let scope = activities.scope();
-    let PaneStreams { counts, users, sessions: session_panes } = file_by_pane(activities);
+    let PaneStreams { counts, users, visits, times } = file_by_pane(activities);
     let user_changes = unique_users(arrange_sliding(users, "arrange_users", consolidate));
-    let session_changes = sessions(arrange_sliding(session_panes, "arrange_sessions", fold_by_session_and_page));
+    let session_changes = sessions(
+        arrange_sliding(visits, "arrange_visits", consolidate),
+        arrange_sliding(times, "arrange_session_times", fold_by_session),
+    );
     let changes = scope.concatenate([counts, user_changes, session_changes]);
     page_windows(arrange_sliding(changes, "arrange_pages", consolidate), names, windows)
 }
@@ -90,9 +95,9 @@ fn page_windows<'scope>(
                 if frontier.less_equal(&tick) || names_frontier.less_equal(&tick) {
                     break;
                 }
-                if let Some(span) = spans.pop_front_if(|span| tick_of(span) == tick) {
+                if let Some(span) = take_span(&mut spans, tick) {
                     live.clear();
-                    walk.with(&span).for_each(|page, counters| {
+                    walk.with(&span).layers().for_each(|page, counters| {
                         if counters.events > 0 {
                             live.push((*page, *counters));
                         }
