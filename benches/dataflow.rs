@@ -14,8 +14,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
@@ -33,6 +33,7 @@ use timely::dataflow::InputHandle;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::{Input, Probe};
+use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 
 use baseline::Log;
 
@@ -78,6 +79,9 @@ struct Args {
     /// Seed of the generator.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Prints where the time goes, operator by operator, at the first number of workers.
+    #[arg(long)]
+    profile: bool,
     /// Writes the report as JSON too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -147,7 +151,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let run = |variant| match variant {
         Variant::Baseline => baseline::all_metrics(&log, &names, windows),
         Variant::BaselineCountersAndUniques => baseline::counters_and_uniques(&log, &names, windows),
-        Variant::Dataflow { workers } => run_dataflow(&split[&workers], &names, windows, args.batch),
+        Variant::Dataflow { workers } => run_dataflow(&split[&workers], &names, windows, args.batch, None),
     };
 
     // The first run of each is for its results and its memory, not for its time.
@@ -186,6 +190,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let report = Report { events, late: args.events - events, results: expected.len(), lines: lines.collect() };
     print(&report);
+    if let Some(workers) = args.workers.first().filter(|_| args.profile) {
+        let profile = Arc::new(Mutex::new(Profile::new()));
+        drop(run_dataflow(&split[workers], &names, windows, args.batch, Some(&profile)));
+        print_profile(&profile.lock().expect("no worker fails"));
+    }
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
     }
@@ -236,10 +245,14 @@ fn run_dataflow(
     names: &Arc<HashMap<PageId, String>>,
     windows: Windows,
     batch: usize,
+    profile: Option<&Arc<Mutex<Profile>>>,
 ) -> Vec<PageAnalytics> {
-    let (logs, names) = (Arc::clone(logs), Arc::clone(names));
+    let (logs, names, profile) = (Arc::clone(logs), Arc::clone(names), profile.cloned());
     let config = timely::Config::process(logs.len());
     let guards = timely::execute(config, move |worker| {
+        if let Some(profile) = &profile {
+            record_profile(worker, Arc::clone(profile));
+        }
         let (results_sender, results) = std::sync::mpsc::channel();
         let mut events = InputHandle::new();
         let mut announced = InputHandle::new();
@@ -289,6 +302,46 @@ fn run_dataflow(
     })
     .expect("worker threads start");
     guards.join().into_iter().flat_map(|results| results.expect("no worker fails")).collect()
+}
+
+/// The time that every operator was scheduled for, by name.
+type Profile = HashMap<String, Duration>;
+
+/// Adds up in `profile` for how long timely schedules every operator of `worker`.
+fn record_profile(worker: &timely::worker::Worker, profile: Arc<Mutex<Profile>>) {
+    let mut names: HashMap<usize, String> = HashMap::new();
+    let mut started = Duration::ZERO;
+    if let Some(mut loggers) = worker.log_register() {
+        loggers.insert::<TimelyEventBuilder, _>("timely", move |_time, events| {
+            for (time, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
+                match event {
+                    TimelyEvent::Operates(operates) if operates.addr.len() > 1 => {
+                        names.insert(operates.id, operates.name);
+                    }
+                    TimelyEvent::Schedule(schedule) => match (schedule.start_stop, names.get(&schedule.id)) {
+                        (StartStop::Start, _) => started = time,
+                        (StartStop::Stop, Some(name)) => {
+                            let mut profile = profile.lock().expect("no worker fails");
+                            *profile.entry(name.clone()).or_default() += time - started;
+                        }
+                        // The dataflow as a whole.
+                        (StartStop::Stop, None) => {}
+                    },
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+fn print_profile(profile: &Profile) {
+    let mut operators: Vec<_> = profile.iter().collect();
+    operators.sort_by_key(|(_, time)| std::cmp::Reverse(**time));
+    let total: Duration = profile.values().sum();
+    println!("\n| operator | share |\n|---|--:|");
+    for (name, time) in operators.into_iter().filter(|(_, time)| **time * 200 > total) {
+        println!("| `{name}` | {:.0} % |", 100.0 * time.as_secs_f64() / total.as_secs_f64());
+    }
 }
 
 /// Deals a log out by user, as a topic with so many partitions would, each judged as it was.

@@ -1,14 +1,15 @@
 //! The statistics of every page in every sliding window.
 //!
 //! ```text
-//!                      ┌─counters─▶ (added up per pane) ───────────────────────┐
-//!  activities ─▶ file_by_pane                                                  │
-//!                      ├─(page, user)─▶ arrange ─▶ unique_users ──changes──────┼─▶ arrange ─▶ page_windows ─▶ results
-//!                      ├─(session, page)─▶ arrange ─┐                          │                ▲
-//!                      │                            ├▶ sessions ──changes──────┘   by page      │
-//!                      └─session times──▶ arrange ──┘                                           │
-//!                                                                                                 │
-//!  page names ─────────────────────────────────── by page ────────────────────────────────────────┘
+//!                      ┌─counters─▶ (added up per pane) ─────────────────────────────┐
+//!  activities ─▶ file_by_pane                                                        │
+//!                      ├─(page, user)─▶ arrange ─▶ unique_users ──changes────────────┤
+//!                      │                                                             ├─▶ arrange ─▶ page_windows ─▶ results
+//!                      ├─(session, page)─▶ arrange ─▶ visits ──changes───────────────┤   by page        ▲
+//!                      │                                └─live visits─▶ arrange ─┐   │                  │
+//!                      └─session times─▶ arrange ────────────────────▶ sessions ─┴───┘                  │
+//!                                                                                                       │
+//!  page names ─────────────────────────────────── by page ──────────────────────────────────────────────┘
 //! ```
 //!
 //! Every arrow that is named is exchanged between workers, by a hash of what it names. Two updates per event and
@@ -26,12 +27,13 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::{Capability, Concatenate};
 
 use crate::event::{Activity, PageAnalytics, PageId, PageName};
-use crate::page_counts::{PageCounters, PaneStreams, file_by_pane};
+use crate::page_counts::{PageCounters, file_by_pane};
 use crate::pane::consolidate;
 use crate::sessions::{fold_by_session, sessions};
 use crate::sliding::{SlidingArranged, SlidingSpan, TraceWalk, arrange_sliding, take_span, tick_of};
 use crate::time::{Tick, Windows};
 use crate::unique_users::unique_users;
+use crate::visits::visits;
 
 /// Computes one [`PageAnalytics`] per page and window in which the page has an event.
 ///
@@ -43,13 +45,15 @@ pub fn page_analytics<'scope>(
     windows: Windows,
 ) -> Stream<'scope, Tick, Vec<PageAnalytics>> {
     let scope = activities.scope();
-    let PaneStreams { counts, users, visits, times } = file_by_pane(activities);
-    let user_changes = unique_users(arrange_sliding(users, "arrange_users", consolidate));
+    let panes = file_by_pane(activities);
+    let user_changes = unique_users(arrange_sliding(panes.users, "arrange_users", consolidate));
+    let live = visits(arrange_sliding(panes.visits, "arrange_visits", consolidate));
     let session_changes = sessions(
-        arrange_sliding(visits, "arrange_visits", consolidate),
-        arrange_sliding(times, "arrange_session_times", fold_by_session),
+        arrange_sliding(live.visits, "arrange_live_visits", consolidate),
+        arrange_sliding(panes.times, "arrange_session_times", fold_by_session),
+        windows,
     );
-    let changes = scope.concatenate([counts, user_changes, session_changes]);
+    let changes = scope.concatenate([panes.counts, user_changes, live.changes, session_changes]);
     page_windows(arrange_sliding(changes, "arrange_pages", consolidate), names, windows)
 }
 

@@ -14,10 +14,11 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::event::{Activity, EventType, PageId};
 use crate::pane::{Filing, Pane, Row};
-use crate::sessions::{EventCounts, SessionTimes, Visit};
+use crate::sessions::SessionTimes;
 use crate::sliding::hold_least;
 use crate::time::Tick;
 use crate::unique_users::Visitor;
+use crate::visits::{EventCounts, Visit};
 
 /// All that the statistics of a page in a window are computed from, as a difference: counters add up, so a change of a
 /// page is a change of its counters.

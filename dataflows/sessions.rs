@@ -1,18 +1,16 @@
-//! What sessions say about pages: engagement, bounces, durations.
+//! What sessions say about their pages: bounces and durations.
 //!
 //! ```text
-//!  (session, page) by number of events ─┐
-//!                                       ├─▶ at each tick, every session that changes ─▶ changes of pages' counters
-//!  session times, one a pane ───────────┘
+//!  visits that are live ───────┐
+//!                              ├─▶ at each tick, every session that changes ─▶ changes of pages' counters
+//!  session times, one a pane ──┘
 //! ```
 //!
-//! What a session did on a page adds up, so it is a difference and a page that is visited again costs no row; first, last
-//! and greatest do not add up, so they are rows, one per session and pane. Both are folded per pane, so that a robot costs
-//! no more than a person who visits as many pages.
+//! The counters are a join of live visits with what their session counts for, and linear in both: so the rows of a trace's
+//! layers need not be added up before they are multiplied.
 
 use std::collections::VecDeque;
 
-use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
 use differential_dataflow::operators::arrange::Arranged;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
@@ -24,79 +22,24 @@ use crate::event::{Activity, EventType, PageId, SessionId};
 use crate::page_counts::{PageChanges, PageCounters, change_panes};
 use crate::pane::{Pane, Row, sort_rows};
 use crate::sliding::{Layers, SlidingArranged, SlidingSpan, TraceWalk, hold_least, rows_of, take_span, tick_of};
-use crate::time::Tick;
-
-/// A session on a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Visit {
-    /// Whose.
-    pub session: SessionId,
-    /// Where.
-    pub page: PageId,
-}
-
-impl Row for Visit {
-    fn leading_hash(&self) -> u64 {
-        self.session
-    }
-}
-
-/// How many events a session has on a page, as a difference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventCounts {
-    /// VIEW events.
-    pub views: i64,
-    /// Other events.
-    pub others: i64,
-}
-
-impl EventCounts {
-    /// What one event counts for.
-    pub fn of_event(event_type: EventType) -> Self {
-        let viewed = event_type == EventType::View;
-        EventCounts { views: i64::from(viewed), others: i64::from(!viewed) }
-    }
-}
-
-impl IsZero for EventCounts {
-    fn is_zero(&self) -> bool {
-        *self == EventCounts::default()
-    }
-}
-
-impl Semigroup for EventCounts {
-    fn plus_equals(&mut self, other: &Self) {
-        self.views += other.views;
-        self.others += other.others;
-    }
-}
-
-impl Monoid for EventCounts {
-    fn zero() -> Self {
-        EventCounts::default()
-    }
-}
-
-impl Abelian for EventCounts {
-    fn negate(&mut self) {
-        self.views = -self.views;
-        self.others = -self.others;
-    }
-}
+use crate::time::{Tick, Windows};
+use crate::visits::Visit;
 
 /// What the events of a session in one pane say about its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionTimes {
     /// Whose.
     pub session: SessionId,
-    /// The first window end that no longer counts the events.
-    pub leave: Tick,
     /// The time of the first event, ms.
     pub first_ms: i64,
     /// The time of the last event, ms.
     pub last_ms: i64,
     /// The greatest reported session duration, seconds; [`SessionTimes::UNREPORTED`] where no event reports one.
     pub duration_s_max: i32,
+    /// VIEW events, saturating: what matters is whether there is only one.
+    pub views: u16,
+    /// Other events, saturating: what matters is whether there are any.
+    pub others: u16,
 }
 
 impl Row for SessionTimes {
@@ -111,12 +54,14 @@ impl SessionTimes {
 
     /// The times of one event.
     pub fn of_event(activity: &Activity) -> Self {
+        let viewed = activity.event_type == EventType::View;
         SessionTimes {
             session: activity.session,
-            leave: activity.leave,
             first_ms: activity.time_ms,
             last_ms: activity.time_ms,
             duration_s_max: activity.session_duration_s.unwrap_or(Self::UNREPORTED),
+            views: u16::from(viewed),
+            others: u16::from(!viewed),
         }
     }
 }
@@ -130,53 +75,77 @@ pub fn fold_by_session(rows: &mut Vec<(SessionTimes, i64)>) {
             kept.first_ms = kept.first_ms.min(next.first_ms);
             kept.last_ms = kept.last_ms.max(next.last_ms);
             kept.duration_s_max = kept.duration_s_max.max(next.duration_s_max);
+            kept.views = kept.views.saturating_add(next.views);
+            kept.others = kept.others.saturating_add(next.others);
         }
         same
     });
 }
 
-/// How long a session is in one window.
+/// A session in one window.
 #[derive(Clone, Copy)]
-struct Duration {
+struct Session {
     first_ms: i64,
     last_ms: i64,
     duration_s_max: i32,
+    views: i64,
+    others: i64,
 }
 
-impl Duration {
-    const NONE: Duration = Duration { first_ms: i64::MAX, last_ms: i64::MIN, duration_s_max: SessionTimes::UNREPORTED };
+impl Session {
+    const EMPTY: Session = Session {
+        first_ms: i64::MAX,
+        last_ms: i64::MIN,
+        duration_s_max: SessionTimes::UNREPORTED,
+        views: 0,
+        others: 0,
+    };
 
     #[inline]
-    fn add(&mut self, times: &SessionTimes) {
+    fn add(&mut self, times: &SessionTimes, count: i64) {
         self.first_ms = self.first_ms.min(times.first_ms);
         self.last_ms = self.last_ms.max(times.last_ms);
         self.duration_s_max = self.duration_s_max.max(times.duration_s_max);
+        self.views += count * i64::from(times.views);
+        self.others += count * i64::from(times.others);
     }
 
-    fn ms(&self) -> i128 {
-        match self.duration_s_max {
-            SessionTimes::UNREPORTED => i128::from(self.last_ms) - i128::from(self.first_ms),
+    /// What it counts for on each of its pages.
+    fn share(&self) -> Share {
+        let duration_ms = match self.duration_s_max {
+            // Zero where there are no events.
+            SessionTimes::UNREPORTED => i128::from(self.last_ms.max(self.first_ms)) - i128::from(self.first_ms),
             reported_s => i128::from(reported_s) * 1_000,
-        }
+        };
+        Share { bounced: i64::from(self.views == 1 && self.others == 0), duration_ms }
     }
 }
 
-/// What a session did on one page, before and after a tick.
-struct ChangedVisit {
-    page: PageId,
-    before: EventCounts,
-    after: EventCounts,
+/// What a session counts for on each of its pages.
+#[derive(Clone, Copy, PartialEq)]
+struct Share {
+    bounced: i64,
+    duration_ms: i128,
+}
+
+impl Share {
+    #[inline]
+    fn add_to(&self, page: PageId, live: i64, changes: &mut PageChanges) {
+        let change = changes.entry(page).or_default();
+        change.bounced += live * self.bounced;
+        change.duration_ms += i128::from(live) * self.duration_ms;
+    }
 }
 
 /// Says what every session that changes means for its pages.
 ///
-/// In: the arrangements of visits and of session times. Out: changes of `sessions`, `engaged`, `bounced` and `duration_ms`,
-/// at the tick of each span. Keeps nothing beside the arrangements. A session that changes is read whole, as the mean
-/// duration of all its pages may change with it: that costs one search of each trace, its live pages, and one row of times
-/// a slide.
+/// In: the arrangements of live visits and of session times. Out: changes of `bounced` and `duration_ms`, at the tick of
+/// each span. Keeps nothing beside the arrangements. Costs, for a session that changes, one search of each trace, one row
+/// of times per slide and, if its duration changes, its live visits, since the mean of each of its pages does too.
 pub fn sessions<'scope>(
-    visits: SlidingArranged<'scope, Visit, EventCounts>,
+    visits: SlidingArranged<'scope, Visit, i64>,
     times: SlidingArranged<'scope, SessionTimes, i64>,
+    windows: Windows,
 ) -> Stream<'scope, Tick, Vec<Pane<PageId, PageCounters>>> {
     let Arranged { stream: visits, trace: visits_trace } = visits;
     let Arranged { stream: times, trace: times_trace } = times;
@@ -184,7 +153,7 @@ pub fn sessions<'scope>(
     let mut visits_walk = TraceWalk::new(visits_trace);
     let mut times_walk = TraceWalk::new(times_trace);
     visits.binary_frontier(times, Pipeline, Pipeline, "sessions", move |_capability, _info| {
-        let mut visits_spans: VecDeque<SlidingSpan<Visit, EventCounts>> = VecDeque::new();
+        let mut visits_spans: VecDeque<SlidingSpan<Visit, i64>> = VecDeque::new();
         let mut times_spans: VecDeque<SlidingSpan<SessionTimes, i64>> = VecDeque::new();
         // At or before the tick of the first span.
         let mut held: Option<Capability<Tick>> = None;
@@ -214,13 +183,12 @@ pub fn sessions<'scope>(
                 let times_span = take_span(&mut times_spans, tick);
                 let (visits_before, times_before) = (visits_walk.before(), times_walk.before());
                 let mut changing = Changing {
-                    tick,
+                    window_start_ms: tick.0 - windows.size_ms(),
+                    window_start_ms_before: tick.0 - windows.slide_ms() - windows.size_ms(),
                     visits: visits_before.layers(),
                     times: times_before.layers(),
                     changed_visits: visits_span.as_ref().map_or(&[], rows_of),
                     changed_times: times_span.as_ref().map_or(&[], rows_of),
-                    runs: Vec::new(),
-                    pages: Vec::new(),
                 };
                 while changing.next_session(&mut changes) {}
                 output.session(capability).give_iterator(change_panes(&mut changes, tick, workers));
@@ -235,14 +203,13 @@ pub fn sessions<'scope>(
 
 /// The changes of one tick and what there was before it, walked session by session.
 struct Changing<'a> {
-    tick: Tick,
-    visits: Layers<'a, Visit, EventCounts>,
+    window_start_ms: i64,
+    /// Of the window before.
+    window_start_ms_before: i64,
+    visits: Layers<'a, Visit, i64>,
     times: Layers<'a, SessionTimes, i64>,
-    changed_visits: &'a [(Visit, EventCounts)],
+    changed_visits: &'a [(Visit, i64)],
     changed_times: &'a [(SessionTimes, i64)],
-    /// The rows of one session, layer by layer.
-    runs: Vec<&'a [(Visit, EventCounts)]>,
-    pages: Vec<ChangedVisit>,
 }
 
 impl Changing<'_> {
@@ -251,30 +218,38 @@ impl Changing<'_> {
         let with_visits = self.changed_visits.first().map(|(row, _)| row.session);
         let with_times = self.changed_times.first().map(|(row, _)| row.session);
         let Some(session) = with_visits.into_iter().chain(with_times).min() else { return false };
+        let changed_visits = take_run(&mut self.changed_visits, |row| row.session == session);
+        let changed_times = take_run(&mut self.changed_times, |row| row.session == session);
 
-        let changed = take_run(&mut self.changed_visits, |row| row.session == session);
-        self.runs.clear();
-        self.visits.seek(|row| row.session.cmp(&session), |run| self.runs.push(run));
-        self.pages.clear();
-        merge_visits(&mut self.runs, changed, &mut self.pages);
-
-        // Times leave when they say, so that no multiplicities need to be added up.
-        let (mut before, mut after) = (Duration::NONE, Duration::NONE);
-        self.times.seek(
-            |row| row.session.cmp(&session),
-            |run| {
-                for (times, _) in run.iter().filter(|(times, count)| *count > 0 && times.leave >= self.tick) {
-                    before.add(times);
-                    if times.leave > self.tick {
-                        after.add(times);
-                    }
+        // Which rows are in a window their times tell, so the rows that retract them can be passed over.
+        let (mut before, mut after) = (Session::EMPTY, Session::EMPTY);
+        let read = |run: &[(SessionTimes, i64)]| {
+            for (times, count) in run.iter().filter(|(_, count)| *count > 0) {
+                if times.first_ms >= self.window_start_ms_before {
+                    before.add(times, *count);
                 }
-            },
-        );
-        let changed = take_run(&mut self.changed_times, |row| row.session == session);
-        changed.iter().filter(|(_, count)| *count > 0).for_each(|(times, _)| after.add(times));
+                if times.first_ms >= self.window_start_ms {
+                    after.add(times, *count);
+                }
+            }
+        };
+        self.times.seek(|row| row.session.cmp(&session), read);
+        for (times, count) in changed_times.iter().filter(|(_, count)| *count > 0) {
+            after.add(times, *count);
+        }
 
-        change_pages(&self.pages, &before, &after, changes);
+        let (before, after) = (before.share(), after.share());
+        if before != after {
+            let change =
+                Share { bounced: after.bounced - before.bounced, duration_ms: after.duration_ms - before.duration_ms };
+            self.visits.seek(
+                |row| row.session.cmp(&session),
+                |run| run.iter().for_each(|(visit, live)| change.add_to(visit.page, *live, changes)),
+            );
+        }
+        for (visit, live) in changed_visits {
+            after.add_to(visit.page, *live, changes);
+        }
         true
     }
 }
@@ -284,64 +259,4 @@ fn take_run<'a, D, R>(rows: &mut &'a [(D, R)], belongs: impl Fn(&D) -> bool) -> 
     let (run, rest) = rows.split_at(rows.iter().take_while(|(row, _)| belongs(row)).count());
     *rows = rest;
     run
-}
-
-/// Adds up the visits of one session, page by page, before and with what has `changed`.
-fn merge_visits(
-    runs: &mut [&[(Visit, EventCounts)]],
-    mut changed: &[(Visit, EventCounts)],
-    pages: &mut Vec<ChangedVisit>,
-) {
-    /// The counts at the head of `run` if they are of `page`, which are then taken.
-    #[inline]
-    fn take(run: &mut &[(Visit, EventCounts)], page: PageId) -> Option<EventCounts> {
-        let ((_, counts), rest) = run.split_first().filter(|((visit, _), _)| visit.page == page)?;
-        *run = rest;
-        Some(*counts)
-    }
-    while let Some(page) =
-        runs.iter().chain([&changed]).filter_map(|run| run.first()).map(|(visit, _)| visit.page).min()
-    {
-        let mut before = EventCounts::default();
-        for run in runs.iter_mut() {
-            if let Some(counts) = take(run, page) {
-                before.plus_equals(&counts);
-            }
-        }
-        let mut after = before;
-        if let Some(counts) = take(&mut changed, page) {
-            after.plus_equals(&counts);
-        }
-        pages.push(ChangedVisit { page, before, after });
-    }
-}
-
-/// Adds what the change of one session means for its pages to `changes`.
-fn change_pages(pages: &[ChangedVisit], before: &Duration, after: &Duration, changes: &mut PageChanges) {
-    let (mut all_before, mut all_after) = (EventCounts::default(), EventCounts::default());
-    for visit in pages {
-        all_before.plus_equals(&visit.before);
-        all_after.plus_equals(&visit.after);
-    }
-    let one_view = EventCounts { views: 1, others: 0 };
-    let (bounced_before, bounced_after) = (i64::from(all_before == one_view), i64::from(all_after == one_view));
-    for ChangedVisit { page, before: here_before, after: here_after } in pages {
-        let (was, is) = (!here_before.is_zero(), !here_after.is_zero());
-        let mut change = PageCounters {
-            sessions: i64::from(is) - i64::from(was),
-            engaged: i64::from(here_after.others > 0) - i64::from(here_before.others > 0),
-            ..PageCounters::default()
-        };
-        if was {
-            change.bounced -= bounced_before;
-            change.duration_ms -= before.ms();
-        }
-        if is {
-            change.bounced += bounced_after;
-            change.duration_ms += after.ms();
-        }
-        if !change.is_zero() {
-            changes.entry(*page).or_default().plus_equals(&change);
-        }
-    }
 }
