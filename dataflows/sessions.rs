@@ -114,8 +114,8 @@ impl Session {
     fn share(&self) -> Share {
         let duration_ms = match self.duration_s_max {
             // Zero where there are no events.
-            SessionTimes::UNREPORTED => i128::from(self.last_ms.max(self.first_ms)) - i128::from(self.first_ms),
-            reported_s => i128::from(reported_s) * 1_000,
+            SessionTimes::UNREPORTED => self.last_ms.max(self.first_ms) - self.first_ms,
+            reported_s => i64::from(reported_s) * 1_000,
         };
         Share { bounced: i64::from(self.views == 1 && self.others == 0), duration_ms }
     }
@@ -125,7 +125,8 @@ impl Session {
 #[derive(Clone, Copy, PartialEq)]
 struct Share {
     bounced: i64,
-    duration_ms: i128,
+    /// Valid event times lie between 0 and 2^62, so that neither a duration nor a change of one overflows.
+    duration_ms: i64,
 }
 
 impl Share {
@@ -133,7 +134,7 @@ impl Share {
     fn add_to(&self, page: PageId, live: i64, changes: &mut PageChanges) {
         let change = changes.entry(page).or_default();
         change.bounced += live * self.bounced;
-        change.duration_ms += i128::from(live) * self.duration_ms;
+        change.duration_ms += i128::from(live * self.duration_ms);
     }
 }
 

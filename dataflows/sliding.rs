@@ -371,13 +371,23 @@ impl<'a, D: Row, R: Diff> Layers<'a, D, R> {
     }
 }
 
-/// The first position where `before` no longer holds, found by doubling steps (Bentley and Yao, 1976).
+/// The first position where `before` no longer holds: near by counting, which mispredicts no branch, then by doubling steps
+/// (Bentley and Yao, 1976).
 #[inline]
 fn gallop<T>(items: &[T], mut before: impl FnMut(&T) -> bool) -> usize {
-    if !items.first().is_some_and(&mut before) {
-        return 0;
+    const BLOCK: usize = 8;
+    const BLOCKS_NEAR: usize = 4;
+    for block in 0..BLOCKS_NEAR {
+        let from = block * BLOCK;
+        let Some(near) = items.get(from..from + BLOCK) else {
+            return from + items[from..].iter().take_while(|item| before(item)).count();
+        };
+        let count = near.iter().map(|item| usize::from(before(item))).sum::<usize>();
+        if count < BLOCK {
+            return from + count;
+        }
     }
-    let (mut low, mut step) = (0, 1);
+    let (mut low, mut step) = (BLOCKS_NEAR * BLOCK - 1, 1);
     while items.get(low + step).is_some_and(&mut before) {
         low += step;
         step *= 2;
