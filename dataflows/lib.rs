@@ -11,3 +11,4 @@ pub mod sliding;
 pub mod testing;
 pub mod time;
 pub mod unique_users;
+pub mod visits;

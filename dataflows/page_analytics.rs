@@ -1,12 +1,15 @@
 //! The statistics of every page in every sliding window.
 //!
 //! ```text
-//!                      ┌─counters─▶ (added up per pane) ───────────────────────┐
-//!  activities ─▶ file_by_pane                                                  │
-//!                      ├─(page, user)─▶ arrange ─▶ unique_users ──changes──────┼─▶ arrange ─▶ page_windows ─▶ results
-//!                      └─session rows─▶ arrange ─▶ sessions ──changes──────────┘   by page        ▲
-//!                                                                                                 │
-//!  page names ─────────────────────────────────── by page ────────────────────────────────────────┘
+//!                      ┌─counters─▶ (added up per pane) ─────────────────────────────┐
+//!  activities ─▶ file_by_pane                                                        │
+//!                      ├─(page, user)─▶ arrange ─▶ unique_users ──changes────────────┤
+//!                      │                                                             ├─▶ arrange ─▶ page_windows ─▶ results
+//!                      ├─(session, page)─▶ arrange ─▶ visits ──changes───────────────┤   by page        ▲
+//!                      │                                └─live visits─▶ arrange ─┐   │                  │
+//!                      └─session times─▶ arrange ────────────────────▶ sessions ─┴───┘                  │
+//!                                                                                                       │
+//!  page names ─────────────────────────────────── by page ──────────────────────────────────────────────┘
 //! ```
 //!
 //! Every arrow that is named is exchanged between workers, by a hash of what it names. Two updates per event and
@@ -24,12 +27,13 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::{Capability, Concatenate};
 
 use crate::event::{Activity, PageAnalytics, PageId, PageName};
-use crate::page_counts::{PageCounters, PaneStreams, file_by_pane};
+use crate::page_counts::{PageCounters, file_by_pane};
 use crate::pane::consolidate;
-use crate::sessions::{fold_by_session_and_page, sessions};
-use crate::sliding::{SlidingArranged, SlidingSpan, TraceWalk, arrange_sliding, tick_of};
+use crate::sessions::{fold_by_session, sessions};
+use crate::sliding::{SlidingArranged, SlidingSpan, TraceWalk, arrange_sliding, take_span, tick_of};
 use crate::time::{Tick, Windows};
 use crate::unique_users::unique_users;
+use crate::visits::visits;
 
 /// Computes one [`PageAnalytics`] per page and window in which the page has an event.
 ///
@@ -41,10 +45,15 @@ pub fn page_analytics<'scope>(
     windows: Windows,
 ) -> Stream<'scope, Tick, Vec<PageAnalytics>> {
     let scope = activities.scope();
-    let PaneStreams { counts, users, sessions: session_panes } = file_by_pane(activities);
-    let user_changes = unique_users(arrange_sliding(users, "arrange_users", consolidate));
-    let session_changes = sessions(arrange_sliding(session_panes, "arrange_sessions", fold_by_session_and_page));
-    let changes = scope.concatenate([counts, user_changes, session_changes]);
+    let panes = file_by_pane(activities);
+    let user_changes = unique_users(arrange_sliding(panes.users, "arrange_users", consolidate));
+    let live = visits(arrange_sliding(panes.visits, "arrange_visits", consolidate));
+    let session_changes = sessions(
+        arrange_sliding(live.visits, "arrange_live_visits", consolidate),
+        arrange_sliding(panes.times, "arrange_session_times", fold_by_session),
+        windows,
+    );
+    let changes = scope.concatenate([panes.counts, user_changes, live.changes, session_changes]);
     page_windows(arrange_sliding(changes, "arrange_pages", consolidate), names, windows)
 }
 
@@ -90,9 +99,9 @@ fn page_windows<'scope>(
                 if frontier.less_equal(&tick) || names_frontier.less_equal(&tick) {
                     break;
                 }
-                if let Some(span) = spans.pop_front_if(|span| tick_of(span) == tick) {
+                if let Some(span) = take_span(&mut spans, tick) {
                     live.clear();
-                    walk.with(&span).for_each(|page, counters| {
+                    walk.with(&span).layers().for_each(|page, counters| {
                         if counters.events > 0 {
                             live.push((*page, *counters));
                         }

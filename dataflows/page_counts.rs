@@ -12,10 +12,13 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use crate::event::{Activity, EventType, PageId, UserId};
-use crate::pane::{Filing, Pane};
-use crate::sessions::SessionRow;
+use crate::event::{Activity, EventType, PageId};
+use crate::pane::{Filing, Pane, Row};
+use crate::sessions::SessionTimes;
+use crate::sliding::hold_least;
 use crate::time::Tick;
+use crate::unique_users::Visitor;
+use crate::visits::{EventCounts, Visit};
 
 /// All that the statistics of a page in a window are computed from, as a difference: counters add up, so a change of a
 /// page is a change of its counters.
@@ -97,21 +100,23 @@ impl Abelian for PageCounters {
 /// Changes of pages' counters, added up per page. Ids are hashes already, but a fast hasher spreads them further.
 pub type PageChanges = HashMap<PageId, PageCounters, FixedState>;
 
-/// The three streams of panes that the arrangements are made of.
+/// The four streams of panes that the arrangements are made of.
 pub struct PaneStreams<'scope> {
     /// Each page's counters, added up per pane before they are exchanged: a hot page costs a row a slide.
     pub counts: Stream<'scope, Tick, Vec<Pane<PageId, PageCounters>>>,
     /// A row per event.
-    pub users: Stream<'scope, Tick, Vec<Pane<(PageId, UserId), i64>>>,
+    pub users: Stream<'scope, Tick, Vec<Pane<Visitor, i64>>>,
     /// A row per event.
-    pub sessions: Stream<'scope, Tick, Vec<Pane<SessionRow, i64>>>,
+    pub visits: Stream<'scope, Tick, Vec<Pane<Visit, EventCounts>>>,
+    /// A row per event.
+    pub times: Stream<'scope, Tick, Vec<Pane<SessionTimes, i64>>>,
 }
 
 /// Files what every event contributes by pane and by the worker that keeps it.
 ///
-/// In: activities under capabilities at or before their `enter`. Out: panes; those of users and sessions at once, those of
+/// In: activities under capabilities at or before their `enter`. Out: panes; those of users, visits and times at once, those of
 /// counters when the frontier has passed their `enter`. Keeps the counters of the pages of unsealed panes. Costs one hash
-/// look-up and three short copies per event.
+/// look-up and four short copies per event.
 pub fn file_by_pane<'scope>(activities: Stream<'scope, Tick, Vec<Activity>>) -> PaneStreams<'scope> {
     let scope = activities.scope();
     let workers = scope.peers();
@@ -119,22 +124,26 @@ pub fn file_by_pane<'scope>(activities: Stream<'scope, Tick, Vec<Activity>>) -> 
     let mut input = builder.new_input(activities, Pipeline);
     let (counts_output, counts) = builder.new_output();
     let (users_output, users) = builder.new_output();
-    let (sessions_output, sessions) = builder.new_output();
+    let (visits_output, visits) = builder.new_output();
+    let (times_output, times) = builder.new_output();
     let mut counts_output = OutputBuilder::from(counts_output);
     let mut users_output = OutputBuilder::from(users_output);
-    let mut sessions_output = OutputBuilder::from(sessions_output);
+    let mut visits_output = OutputBuilder::from(visits_output);
+    let mut times_output = OutputBuilder::from(times_output);
 
     builder.build(move |_capabilities| {
         let mut pending: BTreeMap<(Tick, Tick), PageChanges> = BTreeMap::new();
         let mut held: Option<Capability<Tick>> = None;
         let mut count_panes = Filing::new(workers);
         let mut user_panes = Filing::new(workers);
-        let mut session_panes = Filing::new(workers);
+        let mut visit_panes = Filing::new(workers);
+        let mut time_panes = Filing::new(workers);
 
         move |frontiers| {
             let mut counts_output = counts_output.activate();
             let mut users_output = users_output.activate();
-            let mut sessions_output = sessions_output.activate();
+            let mut visits_output = visits_output.activate();
+            let mut times_output = times_output.activate();
 
             input.for_each(|capability, activities| {
                 // Neighbours are mostly of one pane, which is then looked up once for all of them.
@@ -144,18 +153,23 @@ pub fn file_by_pane<'scope>(activities: Stream<'scope, Tick, Vec<Activity>>) -> 
                     for activity in run {
                         let Activity { page, user, session, event_type, .. } = *activity;
                         pages.entry(page).or_default().plus_equals(&PageCounters::of_event(event_type));
-                        user_panes.file(enter, leave, page ^ user, (page, user), 1);
-                        session_panes.file(enter, leave, session, SessionRow::of_event(activity), 1);
+                        let visitor = Visitor::new(page, user);
+                        user_panes.file(enter, leave, visitor.leading_hash(), visitor, 1);
+                        visit_panes.file(
+                            enter,
+                            leave,
+                            session,
+                            Visit { session, page },
+                            EventCounts::of_event(event_type),
+                        );
+                        time_panes.file(enter, leave, session, SessionTimes::of_event(activity), 1);
                     }
                 }
                 activities.clear();
                 users_output.session(&capability).give_iterator(user_panes.drain());
-                sessions_output.session(&capability).give_iterator(session_panes.drain());
-                if let Some(capability) = capability.retain_least(0) {
-                    if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
-                        held = Some(capability);
-                    }
-                }
+                visits_output.session(&capability).give_iterator(visit_panes.drain());
+                times_output.session(&capability).give_iterator(time_panes.drain());
+                hold_least(&mut held, capability.retain_least(0));
             });
 
             while let (Some(entry), Some(held)) =
@@ -173,7 +187,7 @@ pub fn file_by_pane<'scope>(activities: Stream<'scope, Tick, Vec<Activity>>) -> 
             }
         }
     });
-    PaneStreams { counts, users, sessions }
+    PaneStreams { counts, users, visits, times }
 }
 
 /// Changes of pages' counters at `tick`, as panes for the workers that keep the pages. Leaves `changes` empty.

@@ -19,14 +19,13 @@
 //! only below every reader's compaction frontier, where all times are alike; so a reader must advance its physical and
 //! its logical compaction together, and read the trace only through the bounds of spans it has received.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use differential_dataflow::difference::Abelian;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::implementations::spine_fueled::{Merger, Spine, SpineBatch};
 use differential_dataflow::trace::{Description, Span, Trace, TraceReader};
-use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
@@ -34,16 +33,8 @@ use timely::dataflow::operators::generic::Operator;
 use timely::progress::frontier::AntichainRef;
 use timely::progress::{Antichain, Stamp};
 
-use crate::pane::Pane;
+use crate::pane::{Diff, Pane, Row};
 use crate::time::Tick;
-
-/// What a row of an arrangement is: small, ordered, movable between processes.
-pub trait Row: Copy + Ord + Send + Serialize + for<'de> Deserialize<'de> + 'static {}
-impl<D: Copy + Ord + Send + Serialize + for<'de> Deserialize<'de> + 'static> Row for D {}
-
-/// What a row's multiplicity is: an Abelian group whose elements can move between processes.
-pub trait Diff: Copy + Abelian + Send + Serialize + for<'de> Deserialize<'de> + 'static {}
-impl<R: Copy + Abelian + Send + Serialize + for<'de> Deserialize<'de> + 'static> Diff for R {}
 
 /// Sorted, consolidated rows without times.
 pub struct FlatBatch<D, R> {
@@ -101,15 +92,15 @@ fn merge_rows<D: Row, R: Diff>(
     let (mut l, mut r) = *positions;
     while l < left.len() && r < right.len() && l + r < limit {
         match left[l].0.cmp(&right[r].0) {
-            std::cmp::Ordering::Less => {
+            Ordering::Less => {
                 merged.push(left[l]);
                 l += 1;
             }
-            std::cmp::Ordering::Greater => {
+            Ordering::Greater => {
                 merged.push(right[r]);
                 r += 1;
             }
-            std::cmp::Ordering::Equal => {
+            Ordering::Equal => {
                 let mut diff = left[l].1;
                 diff.plus_equals(&right[r].1);
                 if !diff.is_zero() {
@@ -141,6 +132,24 @@ pub type SlidingArranged<'scope, D, R> = Arranged<'scope, SlidingTrace<D, R>>;
 /// The tick whose changes `span` holds.
 pub fn tick_of<D, R>(span: &SlidingSpan<D, R>) -> Tick {
     span.upper().as_option().map_or(Tick::NEVER, |upper| Tick(upper.0 - 1))
+}
+
+/// The changes that `span` holds, sorted.
+pub fn rows_of<D, R>(span: &SlidingSpan<D, R>) -> &[(D, R)] {
+    span.inner.as_ref().map_or(&[], |batch| batch.rows())
+}
+
+/// Takes the span with the changes at `tick`, if there is one. `spans` begins at `tick` or after it.
+pub fn take_span<D, R>(spans: &mut VecDeque<SlidingSpan<D, R>>, tick: Tick) -> Option<SlidingSpan<D, R>> {
+    spans.front().is_some_and(|span| tick_of(span) == tick).then(|| spans.pop_front()).flatten()
+}
+
+/// Keeps the earlier one of two capabilities.
+pub fn hold_least(held: &mut Option<Capability<Tick>>, received: Option<Capability<Tick>>) {
+    let Some(received) = received else { return };
+    if held.as_ref().is_none_or(|held| received.time() < held.time()) {
+        *held = Some(received);
+    }
 }
 
 /// Rows not yet sealed, and sealed rows that have yet to leave.
@@ -234,11 +243,7 @@ pub fn arrange_sliding<'scope, D: Row, R: Diff>(
 
         move |(input, frontier), output| {
             input.for_each(|capability, panes| {
-                if let Some(capability) = capability.retain_least(0) {
-                    if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
-                        held = Some(capability);
-                    }
-                }
+                hold_least(&mut held, capability.retain_least(0));
                 for pane in panes.drain(..) {
                     unsealed.insert(pane);
                 }
@@ -285,19 +290,18 @@ impl<D: Row, R: Diff> TraceWalk<D, R> {
         Self { trace, upper: Antichain::from_elem(Tick::MIN) }
     }
 
-    /// The batches whose sum is the arrangement before `span`, which is the next span of the arrangement's stream.
-    pub fn before(&mut self, span: &SlidingSpan<D, R>) -> Layers<D, R> {
-        self.through(span.lower())
+    /// The batches whose sum is the arrangement as far as it has been walked.
+    pub fn before(&mut self) -> Batches<D, R> {
+        self.through(&self.upper.clone())
     }
 
     /// The batches whose sum is the arrangement with `span`, which has been received last.
-    pub fn with(&mut self, span: &SlidingSpan<D, R>) -> Layers<D, R> {
+    pub fn with(&mut self, span: &SlidingSpan<D, R>) -> Batches<D, R> {
         self.through(span.upper())
     }
 
-    fn through(&mut self, upper: &Antichain<Tick>) -> Layers<D, R> {
-        let batches = self.trace.batches_through(upper.borrow()).unwrap_or_default();
-        Layers { positions: vec![0; batches.len()], batches }
+    fn through(&mut self, upper: &Antichain<Tick>) -> Batches<D, R> {
+        Batches(self.trace.batches_through(upper.borrow()).unwrap_or_default())
     }
 
     /// Lets the trace compact up to the end of `span`, which has been walked.
@@ -308,44 +312,56 @@ impl<D: Row, R: Diff> TraceWalk<D, R> {
 
     /// Lets the trace compact over what brought no changes; to be called whenever the operator is scheduled.
     pub fn compact(&mut self) {
-        self.trace.advance_upper(&mut self.upper);
+        let mut upper = self.upper.clone();
+        self.trace.advance_upper(&mut upper);
+        if !upper.is_empty() {
+            // A trace that is compacted up to its end can no longer be read.
+            self.upper = upper;
+        }
         self.trace.set_logical_compaction(self.upper.borrow());
         self.trace.set_physical_compaction(self.upper.borrow());
     }
 }
 
-/// Batches whose sum is an arrangement, walked together in the order of their rows.
-pub struct Layers<D, R> {
-    batches: Vec<Rc<FlatBatch<D, R>>>,
-    positions: Vec<usize>,
+/// Batches whose sum is an arrangement. They stay readable while the trace goes on.
+pub struct Batches<D, R>(Vec<Rc<FlatBatch<D, R>>>);
+
+impl<D: Row, R: Diff> Batches<D, R> {
+    /// The batches' rows, to be walked together from the first on.
+    pub fn layers(&self) -> Layers<'_, D, R> {
+        Layers(self.0.iter().map(|batch| batch.rows()).collect())
+    }
 }
 
-impl<D: Row, R: Diff> Layers<D, R> {
-    /// Visits the rows for which `order` is `Equal`, layer by layer, each layer sorted.
+/// Sorted rows whose sum is an arrangement, or the part of it that has yet to be walked.
+#[derive(Clone)]
+pub struct Layers<'a, D, R>(Vec<&'a [(D, R)]>);
+
+impl<'a, D: Row, R: Diff> Layers<'a, D, R> {
+    /// Walks on, and visits in every layer the run of rows for which `order` is `Equal`.
     ///
-    /// `order` compares a row with what is sought. What is sought must not decrease from call to call. Costs the
-    /// logarithm of the distance walked, per layer.
+    /// `order` compares a row with what is sought. What is sought must increase from call to call. Costs the logarithm of
+    /// the distance walked, per layer.
     #[inline]
-    pub fn seek(&mut self, mut order: impl FnMut(&D) -> std::cmp::Ordering, mut visit: impl FnMut(&D, &R)) {
-        for (batch, position) in self.batches.iter().zip(&mut self.positions) {
-            *position = gallop(&batch.rows, *position, |(row, _)| order(row).is_lt());
-            while let Some((row, diff)) = batch.rows.get(*position).filter(|(row, _)| order(row).is_eq()) {
-                visit(row, diff);
-                *position += 1;
+    pub fn seek(&mut self, order: impl Fn(&D) -> Ordering, mut visit: impl FnMut(&'a [(D, R)])) {
+        for rest in &mut self.0 {
+            let (_, from) = rest.split_at(gallop(rest, |(row, _)| order(row).is_lt()));
+            let (run, after) = from.split_at(gallop(from, |(row, _)| order(row).is_eq()));
+            *rest = after;
+            if !run.is_empty() {
+                visit(run);
             }
         }
     }
 
     /// Visits every row of the sum with its multiplicity, in order; rows that cancel are left out.
     pub fn for_each(&mut self, mut visit: impl FnMut(&D, &R)) {
-        loop {
-            let heads = || self.batches.iter().zip(&self.positions).filter_map(|(batch, at)| batch.rows.get(*at));
-            let Some(least) = heads().map(|(row, _)| *row).min() else { return };
+        while let Some(least) = self.0.iter().filter_map(|rest| rest.first()).map(|(row, _)| *row).min() {
             let mut sum = R::zero();
-            for (batch, position) in self.batches.iter().zip(&mut self.positions) {
-                if let Some((_, diff)) = batch.rows.get(*position).filter(|(row, _)| *row == least) {
+            for rest in &mut self.0 {
+                if let Some(((_, diff), after)) = rest.split_first().filter(|((row, _), _)| *row == least) {
                     sum.plus_equals(diff);
-                    *position += 1;
+                    *rest = after;
                 }
             }
             if !sum.is_zero() {
@@ -355,13 +371,23 @@ impl<D: Row, R: Diff> Layers<D, R> {
     }
 }
 
-/// The first position from `start` on where `before` no longer holds, found by doubling steps (Bentley and Yao, 1976).
+/// The first position where `before` no longer holds: near by counting, which mispredicts no branch, then by doubling steps
+/// (Bentley and Yao, 1976).
 #[inline]
-fn gallop<T>(items: &[T], start: usize, mut before: impl FnMut(&T) -> bool) -> usize {
-    if !items.get(start).is_some_and(&mut before) {
-        return start;
+fn gallop<T>(items: &[T], mut before: impl FnMut(&T) -> bool) -> usize {
+    const BLOCK: usize = 8;
+    const BLOCKS_NEAR: usize = 4;
+    for block in 0..BLOCKS_NEAR {
+        let from = block * BLOCK;
+        let Some(near) = items.get(from..from + BLOCK) else {
+            return from + items[from..].iter().take_while(|item| before(item)).count();
+        };
+        let count = near.iter().map(|item| usize::from(before(item))).sum::<usize>();
+        if count < BLOCK {
+            return from + count;
+        }
     }
-    let (mut low, mut step) = (start, 1);
+    let (mut low, mut step) = (BLOCKS_NEAR * BLOCK - 1, 1);
     while items.get(low + step).is_some_and(&mut before) {
         low += step;
         step *= 2;

@@ -1,0 +1,477 @@
+//! The dataflow beside a hand-written program that computes the same.
+//!
+//! What it isolates: events that are decoded, hashed and judged already, in memory → results in memory. No Kafka, no Avro,
+//! no JSON, no URLs but those of the results. Dataflow and program read the same log in the same order, are told at the
+//! same places that windows have closed, and must give the same results in every field before anything is reported.
+//!
+//! The variants take turns within every repetition, so that a noisy neighbour disturbs all alike; reported are medians,
+//! and ratios of them. CPU seconds are those of the whole process, all threads.
+
+#[path = "baseline.rs"]
+mod baseline;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashMap;
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use clicktide_dataflows::event::{Activity, EventType, PageAnalytics, PageId, PageName};
+use clicktide_dataflows::page_analytics::page_analytics;
+use clicktide_dataflows::time::{Judgement, PartitionClock, Tick, Windows};
+use foldhash::fast::FixedState;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Zipf};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use std::hash::BuildHasher;
+use timely::dataflow::InputHandle;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::{Input, Probe};
+use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
+
+use baseline::Log;
+
+/// The dataflow beside a hand-written, single-threaded program: events in memory → results in memory.
+#[derive(Parser)]
+struct Args {
+    /// Events to generate.
+    #[arg(long, default_value_t = 2_000_000)]
+    events: usize,
+    /// Events per second of event time.
+    #[arg(long, default_value_t = 1_000)]
+    rate: u64,
+    /// Pages.
+    #[arg(long, default_value_t = 100)]
+    pages: u64,
+    /// Users, in sessions of 15 to 45 minutes.
+    #[arg(long, default_value_t = 1_000)]
+    users: u64,
+    /// How popular pages are.
+    #[arg(long, value_enum, default_value_t = Popularity::Zipf)]
+    popularity: Popularity,
+    /// Share of events that are up to 40 s older than the log's latest.
+    #[arg(long, default_value_t = 0.05)]
+    disorder: f64,
+    /// Bound on disorder, ms.
+    #[arg(long, default_value_t = 30_000)]
+    bound: i64,
+    /// Window size, ms.
+    #[arg(long, default_value_t = 300_000)]
+    size: i64,
+    /// Window slide, ms.
+    #[arg(long, default_value_t = 10_000)]
+    slide: i64,
+    /// Numbers of workers to run the dataflow with.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    workers: Vec<usize>,
+    /// Repetitions.
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+    /// Activities per message.
+    #[arg(long, default_value_t = 2_048)]
+    batch: usize,
+    /// Seed of the generator.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Prints where the time goes, operator by operator, at the first number of workers.
+    #[arg(long)]
+    profile: bool,
+    /// Writes the report as JSON too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Popularity {
+    Zipf,
+    Uniform,
+}
+
+/// What is measured; the first is the yardstick.
+#[derive(Clone, Copy, PartialEq)]
+enum Variant {
+    Baseline,
+    BaselineCountersAndUniques,
+    Dataflow { workers: usize },
+}
+
+impl Variant {
+    fn name(self) -> String {
+        match self {
+            Variant::Baseline => "hand-written, all metrics".into(),
+            Variant::BaselineCountersAndUniques => "hand-written, counters + uniques".into(),
+            Variant::Dataflow { workers } => format!("dataflow, all metrics, {workers} worker(s)"),
+        }
+    }
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct Line {
+    variant: String,
+    cpu_s_per_million_events: f64,
+    events_per_s: f64,
+    /// Events per CPU second, relative to the hand-written program with all metrics.
+    ratio_by_cpu: f64,
+    /// Events per second of wall time, relative to the same.
+    ratio_by_wall: f64,
+    /// Memory on top of the input at its peak, results included.
+    peak_mb: f64,
+}
+
+/// The report.
+#[derive(Serialize)]
+struct Report {
+    events: usize,
+    late: usize,
+    results: usize,
+    lines: Vec<Line>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let windows = Windows::new(args.size, args.slide, 0)?;
+    let (log, names) = generate(&args, &windows)?;
+    let names = Arc::new(names);
+    let events = log.activities.len();
+
+    let mut variants = vec![Variant::Baseline, Variant::BaselineCountersAndUniques];
+    variants.extend(args.workers.iter().map(|workers| Variant::Dataflow { workers: *workers }));
+    let split: HashMap<usize, Arc<Vec<Log>>> =
+        args.workers.iter().map(|workers| (*workers, Arc::new(split(&log, *workers)))).collect();
+    let run = |variant| match variant {
+        Variant::Baseline => baseline::all_metrics(&log, &names, windows),
+        Variant::BaselineCountersAndUniques => baseline::counters_and_uniques(&log, &names, windows),
+        Variant::Dataflow { workers } => run_dataflow(&split[&workers], &names, windows, args.batch, None),
+    };
+
+    // The first run of each is for its results and its memory, not for its time.
+    let mut expected = run(Variant::Baseline);
+    order(&mut expected);
+    let mut peaks_mb = Vec::new();
+    for variant in &variants {
+        let (mut actual, peak_mb) = CountingAllocator::peak_mb(|| run(*variant));
+        peaks_mb.push(peak_mb);
+        order(&mut actual);
+        check(*variant, &actual, &expected)?;
+    }
+
+    let mut runs: Vec<Vec<(Duration, Duration)>> = vec![Vec::new(); variants.len()];
+    for _ in 0..args.repetitions {
+        for (variant, runs) in variants.iter().zip(&mut runs) {
+            let (wall, cpu) = (Instant::now(), cpu_time());
+            let results = run(*variant);
+            runs.push((wall.elapsed(), cpu_time() - cpu));
+            drop(results);
+        }
+    }
+
+    let medians: Vec<(f64, f64)> = runs
+        .iter()
+        .map(|runs| (median(runs.iter().map(|(wall, _)| *wall)), median(runs.iter().map(|(_, cpu)| *cpu))))
+        .collect();
+    let (baseline_wall_s, baseline_cpu_s) = medians[0];
+    let lines = variants.iter().zip(&medians).zip(&peaks_mb).map(|((variant, (wall_s, cpu_s)), peak_mb)| Line {
+        variant: variant.name(),
+        cpu_s_per_million_events: cpu_s / events as f64 * 1e6,
+        events_per_s: events as f64 / wall_s,
+        ratio_by_cpu: baseline_cpu_s / cpu_s,
+        ratio_by_wall: baseline_wall_s / wall_s,
+        peak_mb: *peak_mb,
+    });
+    let report = Report { events, late: args.events - events, results: expected.len(), lines: lines.collect() };
+    print(&report);
+    if let Some(workers) = args.workers.first().filter(|_| args.profile) {
+        let profile = Arc::new(Mutex::new(Profile::new()));
+        drop(run_dataflow(&split[workers], &names, windows, args.batch, Some(&profile)));
+        print_profile(&profile.lock().expect("no worker fails"));
+    }
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    Ok(())
+}
+
+fn print(report: &Report) {
+    println!("{} events ({} more were late), {} results\n", report.events, report.late, report.results);
+    println!("| variant | CPU-s per million events | events/s | by CPU time | by wall time | peak MB |");
+    println!("|---|--:|--:|--:|--:|--:|");
+    for line in &report.lines {
+        println!(
+            "| {} | {:.3} | {:.0} | {:.2} | {:.2} | {:.0} |",
+            line.variant,
+            line.cpu_s_per_million_events,
+            line.events_per_s,
+            line.ratio_by_cpu,
+            line.ratio_by_wall,
+            line.peak_mb
+        );
+    }
+}
+
+fn order(results: &mut [PageAnalytics]) {
+    results.sort_by(|a, b| (a.window_end, &a.page_url).cmp(&(b.window_end, &b.page_url)));
+}
+
+/// Whether results agree, in every field that the variant computes.
+fn check(variant: Variant, actual: &[PageAnalytics], expected: &[PageAnalytics]) -> Result<(), String> {
+    if actual.len() != expected.len() {
+        return Err(format!("{}: {} results, not {}", variant.name(), actual.len(), expected.len()));
+    }
+    for (actual, expected) in actual.iter().zip(expected) {
+        let mut expected = expected.clone();
+        if variant == Variant::BaselineCountersAndUniques {
+            (expected.engagement_rate, expected.bounce_rate, expected.avg_session_duration) = (0.0, 0.0, 0.0);
+        }
+        if *actual != expected {
+            return Err(format!("{}: {actual:?}, not {expected:?}", variant.name()));
+        }
+    }
+    Ok(())
+}
+
+/// Runs the dataflow, every worker reading its part of the log, and collects the results.
+fn run_dataflow(
+    logs: &Arc<Vec<Log>>,
+    names: &Arc<HashMap<PageId, String>>,
+    windows: Windows,
+    batch: usize,
+    profile: Option<&Arc<Mutex<Profile>>>,
+) -> Vec<PageAnalytics> {
+    let (logs, names, profile) = (Arc::clone(logs), Arc::clone(names), profile.cloned());
+    let config = timely::Config::process(logs.len());
+    let guards = timely::execute(config, move |worker| {
+        if let Some(profile) = &profile {
+            record_profile(worker, Arc::clone(profile));
+        }
+        let (results_sender, results) = std::sync::mpsc::channel();
+        let mut events = InputHandle::new();
+        let mut announced = InputHandle::new();
+        let probe = worker.dataflow(|scope| {
+            let events = scope.input_from(&mut events);
+            let announced = scope.input_from(&mut announced);
+            let (probe, results) = page_analytics(events, announced, windows).probe();
+            results.sink(Pipeline, "collect", move |(input, _)| {
+                input.for_each(|_, results| {
+                    // The other end outlives the dataflow.
+                    let _ = results_sender.send(std::mem::take(results));
+                });
+            });
+            probe
+        });
+
+        let log = &logs[worker.index()];
+        let mut buffer: Vec<Activity> = Vec::with_capacity(batch);
+        if worker.index() == 0 {
+            for (page, page_url) in names.iter() {
+                announced.send(PageName { page: *page, page_url: page_url.clone(), keep_until: Tick::NEVER });
+            }
+        }
+        let mut from = 0;
+        let ends = log.opens.iter().copied().chain([(log.activities.len(), Tick::NEVER)]);
+        for (until, open) in ends {
+            for activities in log.activities[from..until].chunks(batch) {
+                buffer.extend_from_slice(activities);
+                events.send_batch(&mut buffer);
+                buffer.clear();
+                worker.step();
+            }
+            from = until;
+            events.advance_to(open);
+            announced.advance_to(open);
+            // As a source does: no partition runs ahead of the others.
+            let behind = Tick(open.0 - 8 * windows.slide_ms());
+            while open < Tick::NEVER && probe.less_than(&behind) {
+                worker.step();
+            }
+        }
+        drop((events, announced));
+        while !probe.done() {
+            worker.step_or_park(None);
+        }
+        results.try_iter().flatten().collect::<Vec<PageAnalytics>>()
+    })
+    .expect("worker threads start");
+    guards.join().into_iter().flat_map(|results| results.expect("no worker fails")).collect()
+}
+
+/// The time that every operator was scheduled for, by name.
+type Profile = HashMap<String, Duration>;
+
+/// Adds up in `profile` for how long timely schedules every operator of `worker`.
+fn record_profile(worker: &timely::worker::Worker, profile: Arc<Mutex<Profile>>) {
+    let mut names: HashMap<usize, String> = HashMap::new();
+    let mut started = Duration::ZERO;
+    if let Some(mut loggers) = worker.log_register() {
+        loggers.insert::<TimelyEventBuilder, _>("timely", move |_time, events| {
+            for (time, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
+                match event {
+                    TimelyEvent::Operates(operates) if operates.addr.len() > 1 => {
+                        names.insert(operates.id, operates.name);
+                    }
+                    TimelyEvent::Schedule(schedule) => match (schedule.start_stop, names.get(&schedule.id)) {
+                        (StartStop::Start, _) => started = time,
+                        (StartStop::Stop, Some(name)) => {
+                            let mut profile = profile.lock().expect("no worker fails");
+                            *profile.entry(name.clone()).or_default() += time - started;
+                        }
+                        // The dataflow as a whole.
+                        (StartStop::Stop, None) => {}
+                    },
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+fn print_profile(profile: &Profile) {
+    let mut operators: Vec<_> = profile.iter().collect();
+    operators.sort_by_key(|(_, time)| std::cmp::Reverse(**time));
+    let total: Duration = profile.values().sum();
+    println!("\n| operator | share |\n|---|--:|");
+    for (name, time) in operators.into_iter().filter(|(_, time)| **time * 200 > total) {
+        println!("| `{name}` | {:.0} % |", 100.0 * time.as_secs_f64() / total.as_secs_f64());
+    }
+}
+
+/// Deals a log out by user, as a topic with so many partitions would, each judged as it was.
+fn split(log: &Log, workers: usize) -> Vec<Log> {
+    let mut logs: Vec<Log> = (0..workers).map(|_| Log::default()).collect();
+    let mut from = 0;
+    for (until, open) in log.opens.iter().copied().chain([(log.activities.len(), Tick::NEVER)]) {
+        for activity in &log.activities[from..until] {
+            logs[activity.user as usize % workers].activities.push(*activity);
+        }
+        from = until;
+        for log in &mut logs {
+            log.opens.push((log.activities.len(), open));
+        }
+    }
+    logs
+}
+
+/// Events of one partition: users in sessions of 15 to 45 minutes, pages by popularity, one event after the other at a
+/// steady rate, some of them late or out of order. Every other session reports its duration, on half of its events.
+fn generate(args: &Args, windows: &Windows) -> Result<(Log, HashMap<PageId, String>), Box<dyn Error>> {
+    const START_MS: i64 = 1_700_000_000_000;
+    let hash = FixedState::default();
+    let mut random = ChaCha8Rng::seed_from_u64(args.seed);
+    let zipf = Zipf::new(args.pages as f64, 1.0)?;
+    let mut names = HashMap::new();
+    for page in 0..args.pages {
+        names.insert(hash.hash_one(("page", page)), format!("https://shop.example/products/{page:05}"));
+    }
+    // Of every user: the session's number, start and end.
+    let mut sessions: Vec<(u64, i64, i64)> = vec![(0, 0, 0); args.users as usize];
+    let mut log = Log::default();
+    let mut clock = PartitionClock::default();
+    for event in 0..args.events {
+        let now_ms = START_MS + (event as u64 * 1_000 / args.rate) as i64;
+        let user = random.random_range(0..args.users);
+        let page = match args.popularity {
+            Popularity::Zipf => zipf.sample(&mut random) as u64 - 1,
+            Popularity::Uniform => random.random_range(0..args.pages),
+        };
+        let (number, start_ms, end_ms) = &mut sessions[user as usize];
+        if now_ms >= *end_ms {
+            let length_ms = random.random_range(15 * 60_000..45 * 60_000);
+            // Sessions are under way when the log begins.
+            let begun_ms = if *number == 0 { random.random_range(0..length_ms) } else { 0 };
+            (*number, *start_ms, *end_ms) = (*number + 1, now_ms - begun_ms, now_ms - begun_ms + length_ms);
+        }
+        let time_ms = if random.random_bool(args.disorder) { now_ms - random.random_range(0..40_000) } else { now_ms };
+        let reports = *number % 2 == 0 && random.random_bool(0.5);
+        let event_type = match random.random_range(0..100) {
+            0..70 => EventType::View,
+            70..90 => EventType::Click,
+            90..97 => EventType::AddToCart,
+            _ => EventType::Purchase,
+        };
+        if let Judgement::Counts { enter, leave } = clock.judge(windows, args.bound, time_ms, None) {
+            log.activities.push(Activity {
+                enter,
+                leave,
+                page: hash.hash_one(("page", page)),
+                user: hash.hash_one(("user", user)),
+                session: hash.hash_one(("session", user, *number)),
+                event_type,
+                session_duration_s: reports.then_some(((time_ms - *start_ms).max(0) / 1_000) as i32),
+                time_ms,
+            });
+        }
+        let open = clock.open_tick(windows, args.bound);
+        if log.opens.last().is_none_or(|(_, last)| *last < open) {
+            log.opens.push((log.activities.len(), open));
+        }
+    }
+    Ok((log, names))
+}
+
+/// CPU time of the process so far, of all its threads.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn median(times: impl Iterator<Item = Duration>) -> f64 {
+    let mut times: Vec<f64> = times.map(|time| time.as_secs_f64()).collect();
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The system's allocator, which counts bytes while asked to.
+struct CountingAllocator;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATED: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+impl CountingAllocator {
+    /// Runs `f`; the greatest amount of memory (MB) it had allocated at any time beside what there was before.
+    fn peak_mb<T>(f: impl FnOnce() -> T) -> (T, f64) {
+        ALLOCATED.store(0, Ordering::Relaxed);
+        PEAK.store(0, Ordering::Relaxed);
+        COUNTING.store(true, Ordering::Relaxed);
+        let value = f();
+        COUNTING.store(false, Ordering::Relaxed);
+        (value, PEAK.load(Ordering::Relaxed) as f64 / 1e6)
+    }
+
+    fn count(bytes: i64) {
+        if COUNTING.load(Ordering::Relaxed) {
+            let allocated = ALLOCATED.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            PEAK.fetch_max(allocated, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: every call is handed on unchanged to the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count(layout.size() as i64);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        Self::count(-(layout.size() as i64));
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::count(size as i64 - layout.size() as i64);
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
