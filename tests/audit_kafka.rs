@@ -71,6 +71,9 @@ fn write_input(topic: &Topic, transactions: &Transactions) {
     }
 }
 
+/// Offset, timestamp and payload.
+type OwnedRecord = (i64, Option<i64>, Vec<u8>);
+
 /// What the job has to publish, and its topics.
 struct Job {
     topics: AuditTopics,
@@ -82,7 +85,7 @@ struct Job {
 
 impl Job {
     fn new(input: &Topic, through_ms: i64) -> Job {
-        let mut partitions: BTreeMap<i32, Vec<(i64, Option<i64>, Vec<u8>)>> = BTreeMap::new();
+        let mut partitions: BTreeMap<i32, Vec<OwnedRecord>> = BTreeMap::new();
         let settings = Scan {
             brokers: &input.brokers,
             properties: &BTreeMap::new(),

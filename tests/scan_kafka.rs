@@ -14,8 +14,11 @@ use support::topics::{Topic, Transactions};
 
 const WAIT: Duration = Duration::from_secs(20);
 
-/// Partition, offset and value of everything in the topic.
-fn read(topic: &Topic, from: &[(i32, i64)], end: End) -> Result<(Vec<ScanRange>, Vec<(i32, i64, String)>), ScanError> {
+/// Partition, offset and value.
+type Found = (i32, i64, String);
+
+/// Everything in the topic.
+fn read(topic: &Topic, from: &[(i32, i64)], end: End) -> Result<(Vec<ScanRange>, Vec<Found>), ScanError> {
     let settings =
         Scan { brokers: &topic.brokers, properties: &BTreeMap::new(), topic: &topic.name, end, timeout: WAIT };
     let mut records = Vec::new();
