@@ -217,6 +217,20 @@ impl ClientContext for Witness {
 
 impl ConsumerContext for Witness {}
 
+/// What librdkafka has to say goes to the program's log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::kafka) struct LogContext;
+
+impl ClientContext for LogContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is asked for and no error; what is one, librdkafka tries again by itself.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, "Kafka: {reason}");
+        }
+    }
+}
+impl ConsumerContext for LogContext {}
+
 /// Log lines begin with librdkafka's own thread: `[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to …`.
 fn without_thread(message: &str) -> &str {
     match message.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")) {

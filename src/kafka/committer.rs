@@ -11,9 +11,8 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::Connection;
+use super::client::{Connection, LogContext};
 use super::describe;
-use super::queue::LogContext;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::progress::{JobState, PartitionCut, Progress};

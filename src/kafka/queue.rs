@@ -7,9 +7,7 @@
 use std::ffi::{CStr, CString, c_void};
 use std::sync::Arc;
 
-use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 
 use crate::pipeline::Waker;
@@ -144,17 +142,3 @@ impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
         }
     }
 }
-
-/// What librdkafka has to say goes to the program's log.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LogContext;
-
-impl ClientContext for LogContext {
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is asked for and no error; what is one, librdkafka tries again by itself.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, "Kafka: {reason}");
-        }
-    }
-}
-impl ConsumerContext for LogContext {}

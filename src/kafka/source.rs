@@ -9,9 +9,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-use super::client::Connection;
+use super::client::{Connection, LogContext};
 use super::describe;
-use super::queue::{LogContext, PartitionQueue};
+use super::queue::PartitionQueue;
 use crate::ingest::Record;
 use crate::pipeline::{NowMs, OpenPartitions, Waker};
 use crate::progress::{JobStart, PartitionCut};

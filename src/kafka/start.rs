@@ -5,12 +5,11 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::Connection;
+use super::client::{Connection, LogContext};
 use super::committer::{JobTopics, KafkaCommitter};
 use super::describe;
 use super::probe::reach;
 use super::progress::{CommittedProgress, read_progress};
-use super::queue::LogContext;
 use crate::avro::ProgressRecord;
 use crate::committer::CommitError;
 use crate::progress::{IdleAdvance, JobStart, JobState, PartitionCut, Progress};

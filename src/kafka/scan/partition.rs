@@ -7,12 +7,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::super::client::LogContext;
 use super::error::{ScanError, no_answer, reason};
 use super::{End, Scan, ScanRange, ScanRecord};
 
 /// One partition while it is scanned, at the reader's own pace.
 pub struct PartitionScan {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<LogContext>,
     brokers: String,
     topic: String,
     range: ScanRange,
