@@ -48,6 +48,11 @@ fn transactions_and_their_markers() {
         topic.produce(&transactions, 1, "k", "b");
     });
     transactions.abort(|| topic.produce(&transactions, 0, "k", "aborted"));
+    // A commit returns before its markers are written.
+    support::eventually("the markers are written", WAIT, || {
+        let (ranges, _) = read(&topic, &[], End::LastStable).unwrap();
+        (ranges[0].until == 4 && ranges[1].until == 2).then_some(())
+    });
     for end in [End::LastStable, End::HighWatermark { wait: WAIT }] {
         let (ranges, records) = read(&topic, &[], end).unwrap();
         // Two records of partition 0 and two markers.

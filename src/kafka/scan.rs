@@ -47,7 +47,8 @@ pub struct Scan<'a> {
 /// Where a scan ends. Either is a moment's answer, taken when the scan begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The last stable offset: all that is committed and not behind a transaction that is still open.
+    /// The last stable offset: all that is committed and not behind a transaction that is still open. It may be behind a
+    /// commit that has just returned, as markers are written after that.
     LastStable,
     /// The high watermark: all that has been written, once the transactions that are still open have ended.
     HighWatermark {

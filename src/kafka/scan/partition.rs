@@ -39,7 +39,7 @@ enum Reached {
 }
 
 impl PartitionScan {
-    /// A scan of `range`, one of those that [`ranges`] gave, which fetches so many KiB ahead of its reader.
+    /// A scan of `range`, one of those that [`ranges`](super::ranges) gave, which fetches so many KiB ahead of its reader.
     ///
     /// # Errors
     /// When the properties are not usable.
