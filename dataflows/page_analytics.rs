@@ -14,7 +14,8 @@
 //!
 //! Every arrow that is named is exchanged between workers, by a hash of what it names. Two updates per event and
 //! arrangement, at `enter` and at `leave`, whatever the size and slide of the windows; at every tick each page with a live
-//! event yields one result, also when nothing changed. Kept in memory: the rows of the events in the window, twice (see
+//! event yields one result, also when nothing changed. What is read per change is not quite independent of the slide:
+//! [`crate::sessions`] reads one row of times per slide in which a changed session did something. Kept in memory: the rows of the events in the window, twice (see
 //! [`crate::sliding`]), and the names of the pages.
 
 use std::collections::{HashMap, VecDeque};
