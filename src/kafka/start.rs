@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::committer::{JobTopics, KafkaCommitter};
-use super::progress::{CommittedProgress, read_progress};
+use super::progress::{CommittedProgress, read_progress, read_progress_so_far};
 use super::queue::LogContext;
 use super::{KafkaSettings, client_config, describe};
 use crate::avro::ProgressRecord;
@@ -76,6 +76,14 @@ pub fn start_job(
     differences: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<(KafkaCommitter, JobStart), StartError> {
     let StartSettings { kafka, job, topics, .. } = settings;
+    let refused = |reason| StartError::Refused { job: job.clone(), reason };
+    // What is refused must not fence a run that goes on, so this is asked first. What an open transaction hides is seen
+    // below, by when there is none.
+    let so_far = read_progress_so_far(&kafka.brokers, &kafka.properties, &topics.progress)
+        .map_err(|e| StartError::Kafka(e.to_string()))?;
+    if let Some(reason) = so_far.progress.and_then(|committed| objection(settings, &committed, differences)) {
+        return Err(refused(reason));
+    }
     let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let CommittedProgress { progress, idle_advances } =
@@ -83,7 +91,6 @@ pub fn start_job(
             .map_err(|e| StartError::Kafka(e.to_string()))?;
 
     let log = Log::open(settings)?;
-    let refused = |reason| StartError::Refused { job: job.clone(), reason };
     let (progress, new_advances) = match progress {
         None => (log.new_job(settings)?, Vec::new()),
         Some(committed) => {
