@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 
 use crate::pipeline::Waker;
@@ -148,5 +149,12 @@ impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogContext;
 
-impl ClientContext for LogContext {}
+impl ClientContext for LogContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is news that was asked for, and no error.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::error!(error = %error, reason, "Kafka client");
+        }
+    }
+}
 impl ConsumerContext for LogContext {}

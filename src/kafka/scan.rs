@@ -23,6 +23,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
+use super::queue::LogContext;
 pub use error::ScanError;
 use error::no_answer;
 pub use partition::PartitionScan;
@@ -160,7 +161,7 @@ pub fn ranges(scan: &Scan<'_>, from: &BTreeMap<i32, i64>) -> Result<Vec<ScanRang
 }
 
 impl Scan<'_> {
-    fn client(&self, own: &[(&str, &str)]) -> Result<BaseConsumer, ScanError> {
+    fn client(&self, own: &[(&str, &str)]) -> Result<BaseConsumer<LogContext>, ScanError> {
         let mut config = ClientConfig::new();
         // Manual assignment needs the name of a group, but joins none.
         config.set("group.id", "clicktide-scan");
@@ -169,7 +170,7 @@ impl Scan<'_> {
         self.properties.iter().for_each(|(property, value)| _ = config.set(property, value));
         config.set("bootstrap.servers", self.brokers);
         own.iter().for_each(|(property, value)| _ = config.set(*property, *value));
-        config.create().map_err(|source| match source {
+        config.create_with_context(LogContext).map_err(|source| match source {
             KafkaError::ClientConfig(_, _, property, _) => ScanError::Property { property },
             source => ScanError::Create { brokers: self.brokers.to_owned(), source: Box::new(source) },
         })

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::kafka::queue::LogContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -12,7 +14,7 @@ use super::{End, Scan, ScanRange, ScanRecord};
 
 /// One partition while it is scanned, at the reader's own pace.
 pub struct PartitionScan {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<LogContext>,
     brokers: String,
     topic: String,
     range: ScanRange,
