@@ -5,9 +5,10 @@
 //! process the [`JobStart`] that all must agree on before any source is built.
 
 use std::any::Any;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -188,9 +189,13 @@ pub fn assemble<E: From<ClusterError>>(
 
 /// The version of the greetings and of what the workers send each other.
 const PROTOCOL: &str = concat!("clicktide/", env!("CARGO_PKG_VERSION"), "/1");
-/// Longer greetings are a stranger's. A start with thousands of partitions and idle advances is shorter.
-const GREETING_BYTES_MAX: u64 = 64 << 20;
-/// How long a stranger may keep the others waiting.
+/// Longer greetings are a stranger's: a name and a configuration are shorter.
+const GREETING_BYTES_MAX: usize = 1 << 20;
+/// A start with thousands of partitions and idle advances is shorter.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// More than so many connections at once are left waiting until some of these have been heard.
+const HEARD_AT_ONCE_MAX: usize = 256;
+/// How long a greeting may take from its first byte to its last.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a process says to one with a lower index, as a line of JSON.
@@ -257,12 +262,9 @@ fn greet(address: &str, greeting: &Greeting, deadline: Instant) -> io::Result<(T
         match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
             Ok(mut socket) => {
                 socket.set_nodelay(true)?;
-                // The other side may itself be waiting, for process 0 or for Kafka.
-                let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-                socket.set_read_timeout(Some(patience))?;
                 write_line(&mut socket, greeting)?;
-                let answer = read_line(&mut socket)?;
-                socket.set_read_timeout(None)?;
+                // The other side may itself be waiting, for process 0 or for Kafka.
+                let answer = read_line(&mut socket, ANSWER_BYTES_MAX, deadline)?;
                 return Ok((socket, answer));
             }
             Err(e) => error = e,
@@ -284,12 +286,29 @@ fn accept(
         let absent = sockets.iter().enumerate().skip(cluster.process + 1).filter(|(_, socket)| socket.is_none());
         absent.map(|(index, _)| index.to_string()).collect::<Vec<_>>()
     };
+    // Each is heard on a thread of its own, so that strangers who say little or nothing keep nobody waiting.
+    let (tell, heard) = mpsc::channel::<(SocketAddr, io::Result<(Greeting, TcpStream)>)>();
+    let mut hearing = 0;
     while !missing(sockets).is_empty() {
-        match listener.accept() {
-            Ok((socket, address)) => match welcome(socket, own, start) {
+        while let Ok((address, greeted)) = heard.try_recv() {
+            hearing -= 1;
+            match greeted.and_then(|greeted| welcome(greeted, own, start)) {
                 Ok((peer, socket)) => sockets[peer] = Some(socket),
                 Err(error) => tracing::warn!(%address, %error, "turned a connection away"),
-            },
+            }
+        }
+        if hearing >= HEARD_AT_ONCE_MAX {
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        }
+        match listener.accept() {
+            Ok((socket, address)) => {
+                let tell = tell.clone();
+                // Nobody listens any more once all are there.
+                let hear = move || drop(tell.send((address, hear(socket))));
+                std::thread::Builder::new().name("greeting".to_owned()).spawn(hear).map_err(ClusterError::Io)?;
+                hearing += 1;
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -307,18 +326,27 @@ fn accept(
     Ok(())
 }
 
-/// Hears a greeting and answers it.
-fn welcome(mut socket: TcpStream, own: &Greeting, start: &JobStart) -> io::Result<(usize, TcpStream)> {
+/// Hears a greeting.
+fn hear(mut socket: TcpStream) -> io::Result<(Greeting, TcpStream)> {
     socket.set_nonblocking(false)?;
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(GREETING_TIMEOUT))?;
-    let theirs: Greeting = read_line(&mut socket)?;
+    let greeting = read_line(&mut socket, GREETING_BYTES_MAX, Instant::now() + GREETING_TIMEOUT)?;
+    Ok((greeting, socket))
+}
+
+/// Answers a greeting.
+fn welcome(
+    (theirs, mut socket): (Greeting, TcpStream),
+    own: &Greeting,
+    start: &JobStart,
+) -> io::Result<(usize, TcpStream)> {
+    socket.set_write_timeout(Some(GREETING_TIMEOUT))?;
     if let Some(reason) = objection(own, &theirs) {
         write_line(&mut socket, &Answer::Refused(reason.clone()))?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     write_line(&mut socket, &Answer::Welcome((own.process == 0).then(|| start.clone())))?;
-    socket.set_read_timeout(None)?;
+    socket.set_write_timeout(None)?;
     Ok((theirs.process, socket))
 }
 
@@ -350,11 +378,33 @@ fn write_line(socket: &mut TcpStream, message: &impl Serialize) -> io::Result<()
     socket.write_all(&line)
 }
 
-/// Reads one line and not a byte more, as what follows is timely's.
-fn read_line<T: for<'de> Deserialize<'de>>(socket: &mut TcpStream) -> io::Result<T> {
+/// Reads one line and not a byte more, as what follows is timely's. All of it has to come before the deadline.
+fn read_line<T: for<'de> Deserialize<'de>>(
+    socket: &mut TcpStream,
+    bytes_max: usize,
+    deadline: Instant,
+) -> io::Result<T> {
     let mut line = Vec::new();
-    // Unbuffered on purpose.
-    BufReader::with_capacity(1, socket).take(GREETING_BYTES_MAX).read_until(b'\n', &mut line)?;
+    let mut ahead = [0; 8 << 10];
+    while line.last() != Some(&b'\n') {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole line came in time");
+        let patience = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        socket.set_read_timeout(Some(patience.ok_or_else(late)?))?;
+        let came = match socket.peek(&mut ahead) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(late()),
+            came => came?,
+        };
+        if came == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"));
+        }
+        let wanted = ahead[..came].iter().position(|byte| *byte == b'\n').map_or(came, |end| end + 1);
+        socket.read_exact(&mut ahead[..wanted])?;
+        line.extend_from_slice(&ahead[..wanted]);
+        if line.len() > bytes_max {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
+        }
+    }
+    socket.set_read_timeout(None)?;
     Ok(serde_json::from_slice(&line)?)
 }
 

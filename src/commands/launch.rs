@@ -44,9 +44,8 @@ pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
         if stop.load(Ordering::Relaxed) {
             return Err(Failure::new(Exit::Failure, format!("a process {lost} while the job was stopping")));
         }
-        let hopeless = [Exit::Configuration, Exit::Refused, Exit::Fenced].map(|exit| Some(exit as i32));
-        if hopeless.contains(&code) {
-            return Err(Failure::new(Exit::Refused, format!("a process {lost}, which a restart does not mend")));
+        if let Some(exit) = hopeless(code) {
+            return Err(Failure::new(exit, format!("a process {lost}, which a restart does not mend")));
         }
         if began.elapsed() > GOOD_RUN {
             (backoff, restarts) = (BACKOFF, 0);
@@ -64,6 +63,11 @@ pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
     }
 }
 
+/// What a process ended with, if a restart does not mend it.
+fn hopeless(code: Option<i32>) -> Option<Exit> {
+    [Exit::Configuration, Exit::Refused, Exit::Fenced].into_iter().find(|exit| code == Some(*exit as i32))
+}
+
 /// A process of the job. It stops in good order when its standard input is closed, also when this program is gone.
 struct Process {
     child: Child,
@@ -78,7 +82,8 @@ impl Drop for Process {
     }
 }
 
-/// Runs all processes once. None: all ended well. Otherwise the exit code of the first that did not, if it has one.
+/// Runs all processes once. None: all ended well. Otherwise the exit code of the first that did not, if it has one, or of
+/// one whose end a restart does not mend: the others may be seen first, when they end because of that one.
 fn run_once(launch: &Launch, config: &Config, stop: &AtomicBool) -> Result<Option<Option<i32>>, Failure> {
     let failure = |e: std::io::Error| Failure::new(Exit::Failure, format!("can't start the job's processes: {e}"));
     let hosts = HostsFile::new(config.cluster.processes).map_err(failure)?;
@@ -110,7 +115,10 @@ fn run_once(launch: &Launch, config: &Config, stop: &AtomicBool) -> Result<Optio
             Some((index, status)) => {
                 processes.remove(index);
                 if !status.success() {
-                    bad.get_or_insert(status.code());
+                    let first = bad.get_or_insert(status.code());
+                    if hopeless(status.code()).is_some() && hopeless(*first).is_none() {
+                        *first = status.code();
+                    }
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
             }

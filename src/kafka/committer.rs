@@ -147,6 +147,14 @@ impl KafkaCommitter {
     }
 
     fn transaction(&mut self, send: impl FnOnce(&Self) -> Result<(), CommitError>) -> Result<(), CommitError> {
+        // A producer that was fenced purges its messages, so that whichever call comes first fails for another reason.
+        self.attempt(send).map_err(|error| match self.producer.client().fatal_error() {
+            Some((code, text)) if is_fenced(code) => CommitError::Fenced(text),
+            _ => error,
+        })
+    }
+
+    fn attempt(&self, send: impl FnOnce(&Self) -> Result<(), CommitError>) -> Result<(), CommitError> {
         let started = Instant::now();
         self.producer.begin_transaction().map_err(|e| classify(&e, "begin_transaction"))?;
         send(self)?;
@@ -239,15 +247,18 @@ impl KafkaCommitter {
     }
 }
 
+/// Whether a producer with the same transactional id has begun after this one.
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::ProducerFenced | Code::Fenced | Code::InvalidProducerEpoch)
+}
+
 /// What an error means for the transaction.
 fn classify(error: &KafkaError, call: &str) -> CommitError {
-    use RDKafkaErrorCode as Code;
     let text = format!("{call}: {}", describe(error));
     let code = error.rdkafka_error_code();
     match error {
-        _ if matches!(code, Some(Code::ProducerFenced | Code::Fenced | Code::InvalidProducerEpoch)) => {
-            CommitError::Fenced(text)
-        }
+        _ if code.is_some_and(is_fenced) => CommitError::Fenced(text),
         // Broken off by the client or the broker: it can't become visible any more.
         KafkaError::Transaction(error) if error.txn_requires_abort() => CommitError::Failed(text),
         KafkaError::Transaction(_) if call == "commit_transaction" => CommitError::Unknown(text),

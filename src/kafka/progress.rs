@@ -54,6 +54,27 @@ pub fn read_progress(
     properties: &BTreeMap<String, String>,
     topic: &str,
 ) -> Result<CommittedProgress, ReadProgressError> {
+    read(brokers, properties, topic, End::HighWatermark { wait: WAIT })
+}
+
+/// As [`read_progress`], but waits for no open transaction: what is known may be older.
+///
+/// # Errors
+/// When the topic can't be read or a record is no progress record.
+pub fn read_progress_so_far(
+    brokers: &str,
+    properties: &BTreeMap<String, String>,
+    topic: &str,
+) -> Result<CommittedProgress, ReadProgressError> {
+    read(brokers, properties, topic, End::LastStable)
+}
+
+fn read(
+    brokers: &str,
+    properties: &BTreeMap<String, String>,
+    topic: &str,
+    end: End,
+) -> Result<CommittedProgress, ReadProgressError> {
     let mut latest: HashMap<Vec<u8>, ProgressRecord> = HashMap::new();
     let mut undecodable = None;
     let mut each = |record: &ScanRecord<'_>| {
@@ -69,7 +90,7 @@ pub fn read_progress(
         }
         ControlFlow::Continue(())
     };
-    let settings = Scan { brokers, properties, topic, end: End::HighWatermark { wait: WAIT }, timeout: TIMEOUT };
+    let settings = Scan { brokers, properties, topic, end, timeout: TIMEOUT };
     scan::scan(&settings, &BTreeMap::new(), &mut each, &mut |_, _| {})?;
     if let Some(undecodable) = undecodable {
         return Err(undecodable);

@@ -9,7 +9,7 @@ use super::client::{Connection, LogContext};
 use super::committer::{JobTopics, KafkaCommitter};
 use super::describe;
 use super::probe::reach;
-use super::progress::{CommittedProgress, read_progress};
+use super::progress::{CommittedProgress, read_progress, read_progress_so_far};
 use crate::avro::ProgressRecord;
 use crate::committer::CommitError;
 use crate::progress::{IdleAdvance, JobStart, JobState, PartitionCut, Progress};
@@ -79,6 +79,14 @@ pub fn start_job(
     let StartSettings { kafka, job, topics, .. } = settings;
     // First, as it can say best why nobody answers.
     reach(kafka, TIMEOUT).map_err(|e| StartError::Kafka(e.to_string()))?;
+    let refused = |reason| StartError::Refused { job: job.clone(), reason };
+    // What is refused must not fence a run that goes on, so this is asked first. What an open transaction hides is seen
+    // below, by when there is none.
+    let so_far = read_progress_so_far(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
+        .map_err(|e| StartError::Kafka(e.to_string()))?;
+    if let Some(reason) = so_far.progress.and_then(|committed| objection(settings, &committed, differences)) {
+        return Err(refused(reason));
+    }
     let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let CommittedProgress { progress, idle_advances } =
@@ -86,7 +94,6 @@ pub fn start_job(
             .map_err(|e| StartError::Kafka(e.to_string()))?;
 
     let log = Log::open(settings)?;
-    let refused = |reason| StartError::Refused { job: job.clone(), reason };
     let (progress, new_advances) = match progress {
         None => (log.new_job(settings)?, Vec::new()),
         Some(committed) => {

@@ -3,6 +3,7 @@
 // Each test file is a program of its own, and none of them uses all of this.
 #![allow(dead_code)]
 
+pub mod job;
 pub mod topics;
 
 use std::ffi::OsStr;

@@ -119,3 +119,35 @@ impl Transactions {
         self.0.send(record).map_err(|(error, _)| error).expect("the queue has room");
     }
 }
+
+/// A producer without transactions, to partitions of the caller's choice.
+pub struct Plain(ThreadedProducer<DefaultProducerContext>);
+
+impl Plain {
+    pub fn new(brokers: &str) -> Plain {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("linger.ms", "2");
+        Plain(config.create().expect("a producer"))
+    }
+
+    /// Produces a record, or a tombstone where there is no value, with the time of its creation as its timestamp.
+    pub fn send(&self, topic: &str, partition: i32, value: Option<&[u8]>) {
+        self.keyed(topic, partition, None, value);
+    }
+
+    /// Deletes a key.
+    pub fn tombstone(&self, topic: &str, key: &str) {
+        self.keyed(topic, 0, Some(key), None);
+    }
+
+    fn keyed(&self, topic: &str, partition: i32, key: Option<&str>, value: Option<&[u8]>) {
+        let mut record = BaseRecord::<str, [u8]>::to(topic).partition(partition);
+        (record.key, record.payload) = (key, value);
+        self.0.send(record).map_err(|(error, _)| error).expect("the queue has room");
+    }
+
+    /// Waits until all that was produced has been written.
+    pub fn flush(&self) {
+        self.0.flush(TIMEOUT).expect("the records are written");
+    }
+}
