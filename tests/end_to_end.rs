@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -517,4 +518,155 @@ fn strangers_harm_nobody() {
     drop(strangers);
     chatter.join().expect("it was let go of");
     job.audit_agrees();
+}
+
+/// Numbers that only look like chance.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: i64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as i64 % end
+    }
+
+    fn one_in(&mut self, number: i64) -> bool {
+        self.below(number) == 0
+    }
+}
+
+/// Writes to three partitions of a job until told to stop: at about eight times the speed of the clock, out of order, some of
+/// it late or bad, with partitions that go silent and wake up with what they held back, and with transactions, some of them
+/// aborted, some open for a while. Returns the last event time.
+fn write_by_chance(job: &Job, seed: u64, stop: &AtomicBool) -> i64 {
+    let (plain, transactions) = (Plain::new(&job.brokers), Transactions::new(&job.brokers));
+    let mut chance = Chance(seed);
+    let mut time_ms = now_ms() - 7_200_000;
+    let mut number = 0;
+    let mut silent_for = [0_i64; 3];
+    let mut held_back: [Vec<Vec<u8>>; 3] = Default::default();
+    transactions.begin();
+    while !stop.load(Ordering::Relaxed) {
+        time_ms += 80 + chance.below(160);
+        for partition in 0..3 {
+            let silent = &mut silent_for[partition];
+            *silent = if *silent == 0 && chance.one_in(100) { 60 + chance.below(120) } else { (*silent - 1).max(0) };
+            for _ in 0..chance.below(4) {
+                number += 1;
+                let behind_ms = if chance.one_in(30) { chance.below(12_000) } else { chance.below(700) };
+                let mut bytes = body(&event(number, time_ms - behind_ms));
+                if chance.one_in(25) {
+                    bytes.truncate(chance.below(20) as usize);
+                }
+                held_back[partition].push(bytes);
+            }
+            if *silent > 0 {
+                continue;
+            }
+            for bytes in held_back[partition].drain(..) {
+                match partition {
+                    2 => job.events.produce(&transactions, 2, "key", bytes),
+                    _ => plain.send(&job.events.name, partition as i32, Some(&bytes)),
+                }
+            }
+        }
+        if chance.one_in(15) {
+            transactions.flush();
+            if chance.one_in(4) {
+                transactions.abort_open()
+            } else {
+                transactions.end()
+            }
+            transactions.begin();
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    transactions.end();
+    plain.flush();
+    time_ms
+}
+
+#[test]
+fn whatever_happens() {
+    let Some(brokers) = brokers() else { return };
+    let number = |name: &str, or| std::env::var(name).map_or(or, |value| value.parse::<u64>().expect("a number"));
+    let seed = number("CLICKTIDE_TEST_SEED", now_ms() as u64);
+    let rounds = number("CLICKTIDE_TEST_ROUNDS", 8);
+    eprintln!("CLICKTIDE_TEST_SEED={seed}");
+    let mut job = Job::new(&brokers, 3);
+    job.flags.push("--set=dead_letters.late=true".to_owned());
+    let done = AtomicBool::new(false);
+    let last_ms = thread::scope(|scope| {
+        let writer = scope.spawn(|| write_by_chance(&job, seed, &done));
+        let mut chance = Chance(!seed);
+        for _ in 0..rounds {
+            let mut processes = job.run(1 + chance.below(3) as usize, 1 + chance.below(2) as usize);
+            if chance.one_in(3) {
+                thread::sleep(Duration::from_millis(chance.below(1_500) as u64));
+            } else {
+                job.until_more(1 + chance.below(30), &mut processes);
+            }
+            let first = chance.below(processes.len() as i64) as usize;
+            if chance.one_in(3) {
+                processes[first].signal("TERM");
+                thread::sleep(Duration::from_millis(chance.below(400) as u64));
+            } else {
+                processes[first].kill();
+                thread::sleep(Duration::from_millis(chance.below(200) as u64));
+            }
+            for process in &mut processes {
+                if process.exited().is_none() {
+                    process.kill();
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer")
+    });
+    let mut processes = job.run(2, 2);
+    job.until_final(Job::windows().leave(last_ms).0, &mut processes);
+    stop(&mut processes, "TERM");
+    let audit = job.audit_agrees();
+    assert!(audit.number("/input/late") > 0 && audit.number("/dead_letters/expected") > 0, "{:#}", audit.report);
+}
+
+#[test]
+fn partitions_are_added_and_beginnings_chosen() {
+    let Some(brokers) = brokers() else { return };
+    let job = Job::new(&brokers, 1);
+    let plain = Plain::new(&brokers);
+    let start_ms = Job::windows().tick_at_or_before(now_ms() - 3_600_000).0;
+    let at = |second: i64| start_ms + second * 1_000;
+    produce(&job, &plain, 0, at(-60)..at(0));
+
+    // It begins at the end of what is there, and stays with that when it is killed before any commit of a window.
+    let latest = ["--from=latest"];
+    let mut process = job.process(1, 0, 2, &latest);
+    job.until("it is begun", std::slice::from_mut(&mut process), |committed| committed.progress.is_some());
+    process.kill();
+    produce(&job, &plain, 0, at(0)..at(20));
+    let mut processes = vec![job.process(1, 0, 2, &latest)];
+    job.until_final(at(18), &mut processes);
+    stop(&mut processes, "TERM");
+    let before = job.committed().progress.expect("progress");
+    let through_ms = before.committed_through.expect("windows");
+    assert_eq!(before.input[0].began, 240);
+
+    // Two more partitions, one with old events, one with nothing yet.
+    job.events.add_partitions(3);
+    let plain = Plain::new(&brokers);
+    produce(&job, &plain, 1, at(10)..at(30));
+    produce(&job, &plain, 0, at(20)..at(30));
+    let mut processes = job.run(2, 2);
+    job.until_more(2, &mut processes);
+    processes.iter_mut().for_each(Process::kill);
+    produce(&job, &plain, 2, at(5)..at(36));
+    produce(&job, &plain, 0, at(30)..at(40));
+    let mut processes = job.run(1, 2);
+    job.until_final(at(45), &mut processes);
+    stop(&mut processes, "TERM");
+
+    let audit = job.audit_agrees();
+    let clock = PartitionClock { clock_ms: None, floor_ms: Some(through_ms) };
+    let at_least = late(clock, (at(10)..at(30)).step_by(250));
+    assert!(at_least > 0 && audit.number("/input/late") >= at_least, "{at_least}: {:#}", audit.report);
 }

@@ -45,11 +45,9 @@ impl Job {
     pub fn new(brokers: &str, partitions: i32) -> Job {
         // In this one place, to be swapped for the program's own way to make topics.
         let topic = |prefix: &str, partitions, config: &[_]| Topic::create(brokers, prefix, partitions, config);
-        let dir = tempfile::tempdir().expect("a folder");
-        let ports = free_ports(3);
-        // Written once: a process may be reading it while another is started.
-        let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
-        std::fs::write(dir.path().join("hosts.txt"), hosts.concat()).expect("the hosts file");
+        let (dir, ports) = (tempfile::tempdir().expect("a folder"), free_ports(3));
+        let hosts: String = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
+        std::fs::write(dir.path().join("hosts.txt"), hosts).expect("the hosts file");
         Job {
             brokers: brokers.to_owned(),
             name: super::unique("job"),
@@ -104,8 +102,7 @@ impl Job {
 
     /// One process of the job, which waits for the others.
     pub fn process(&self, processes: usize, process: usize, workers: usize, flags: &[&str]) -> Process {
-        let hosts = self.dir().join("hosts.txt");
-        let mut args = vec!["run".to_owned(), "-h".to_owned(), hosts.display().to_string()];
+        let mut args = vec!["run".to_owned(), "-h".to_owned(), self.dir().join("hosts.txt").display().to_string()];
         for (flag, number) in [("-n", processes), ("-p", process), ("-w", workers)] {
             args.extend([flag.to_owned(), number.to_string()]);
         }

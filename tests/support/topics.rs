@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
@@ -37,6 +37,19 @@ impl Topic {
             result.expect("the topic is created");
         }
         Topic { brokers: brokers.to_owned(), name }
+    }
+
+    /// Has so many partitions from now on.
+    pub fn add_partitions(&self, partitions: usize) {
+        let asked = NewPartitions::new(&self.name, partitions);
+        let admin = admin(&self.brokers);
+        for result in block_on(admin.create_partitions([&asked], &AdminOptions::new())).expect("an answer") {
+            result.expect("the partitions are added");
+        }
+        super::eventually("the partitions are known", TIMEOUT, || {
+            let metadata = admin.inner().fetch_metadata(Some(&self.name), TIMEOUT).expect("metadata");
+            (metadata.topics()[0].partitions().len() == partitions).then_some(())
+        });
     }
 
     /// Deletes the records of a partition before an offset, as retention would.
@@ -112,6 +125,11 @@ impl Transactions {
         self.begin();
         produce();
         self.flush();
+        self.abort_open();
+    }
+
+    /// Aborts the transaction that is open, all of which has been written.
+    pub fn abort_open(&self) {
         self.0.abort_transaction(TIMEOUT).expect("the transaction is aborted");
     }
 
