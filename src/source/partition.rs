@@ -1,0 +1,307 @@
+//! One partition while it is read, and what a worker keeps beside its partitions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use clicktide_dataflows::event::{Activity, PageId, PageName};
+use clicktide_dataflows::time::{PartitionClock, Tick};
+use foldhash::fast::FixedState;
+use timely::dataflow::operators::Capability;
+
+use super::{
+    DeadLetter, DeadLetterPayload, LATE, Note, PartitionReport, ReadPartition, SourceCounts, SourceError,
+    SourcePartition, SourceSettings, SourceShared,
+};
+use crate::ingest::{Accepted, Ingest};
+use crate::progress::{IdleAdvance, PartitionCut, ReplayIndex};
+use crate::validation::Reason;
+
+/// Records handed over per partition and activation at most, so that the other operators get their turn.
+pub(super) const RECORDS_PER_READ_MAX: usize = 2_048;
+/// An answer about the end of a partition that is older than this says nothing about now.
+const LOG_END_FRESH_MS: i64 = 3_000;
+
+/// What one read puts together, sent under the capability from before it.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub(super) activities: Vec<Activity>,
+    pub(super) names: Vec<PageName>,
+    pub(super) notes: Vec<Note>,
+}
+
+impl Staged {
+    pub(super) fn clear(&mut self) {
+        self.activities.clear();
+        self.names.clear();
+        self.notes.clear();
+    }
+}
+
+/// One partition while it is read.
+pub(super) struct PartitionSource {
+    reader: Box<dyn ReadPartition>,
+    ingest: Arc<Ingest>,
+    partition: i32,
+    began_at: i64,
+    until: Option<i64>,
+    floors: BTreeMap<i64, i64>,
+    clock: PartitionClock,
+    index: ReplayIndex,
+    /// A capability per output, at the first open window end; none once a bounded partition has been read to its end.
+    pub(super) held: Option<Vec<Capability<Tick>>>,
+    /// The first open window end after the first event, from which a partition may run ahead while others have none.
+    began: Option<Tick>,
+    /// When an event last raised the watermark.
+    rose_ms: Option<i64>,
+    idle: bool,
+    ended: bool,
+}
+
+impl PartitionSource {
+    pub(super) fn new(
+        partition: SourcePartition,
+        settings: &SourceSettings,
+        capabilities: &[Capability<Tick>],
+    ) -> Self {
+        let SourcePartition { reader, format, cut, floors } = partition;
+        let ingest = match format {
+            Some(format) => Arc::new(Ingest { format, ..(*settings.ingest).clone() }),
+            None => Arc::clone(&settings.ingest),
+        };
+        PartitionSource {
+            reader,
+            ingest,
+            partition: cut.partition,
+            began_at: cut.began,
+            until: cut.until,
+            floors,
+            clock: cut.clock(),
+            index: ReplayIndex::default(),
+            held: Some(capabilities.to_vec()),
+            began: None,
+            rose_ms: None,
+            idle: false,
+            ended: false,
+        }
+    }
+
+    pub(super) fn open_tick(&self, settings: &SourceSettings) -> Tick {
+        self.clock.open_tick(&settings.ingest.windows, settings.ingest.bound_ms)
+    }
+
+    /// Whether the partition has to wait for the others.
+    pub(super) fn ahead_of(&self, frontier: Tick, settings: &SourceSettings) -> bool {
+        let from = if frontier == Tick::MIN { self.began.unwrap_or(Tick::NEVER) } else { frontier };
+        let allowed_ms = settings.ticks_ahead.saturating_mul(settings.ingest.windows.slide_ms());
+        self.open_tick(settings).0 > from.0.saturating_add(allowed_ms)
+    }
+
+    /// Reads what has arrived into `staged`; returns the number of records.
+    pub(super) fn read(
+        &mut self,
+        settings: &SourceSettings,
+        shared: &mut SourceShared,
+        announced: &mut Announced,
+        staged: &mut Staged,
+    ) -> Result<usize, SourceError> {
+        let PartitionSource { reader, ingest, partition, until, floors, clock, index, ended, .. } = self;
+        let ingest = &**ingest;
+        let before_ms = clock.watermark_ms(ingest.bound_ms);
+        let mut records = 0;
+        reader.read(RECORDS_PER_READ_MAX, &mut |record| {
+            if until.is_some_and(|until| record.offset >= until) {
+                *ended = true;
+                return;
+            }
+            records += 1;
+            shared.counts.records += 1;
+            shared.counts.bytes += record.payload.len() as u64;
+            apply_floors(floors, clock, record.offset);
+            let before = *clock;
+            let dead_letter = |reason: &str| {
+                Note::DeadLetter(DeadLetter {
+                    tick: before.open_tick(&ingest.windows, ingest.bound_ms),
+                    partition: *partition,
+                    offset: record.offset,
+                    reason: reason.to_owned(),
+                    payload: match settings.dead_letter_payload {
+                        DeadLetterPayload::Original => record.payload.to_vec(),
+                        DeadLetterPayload::Nothing => Vec::new(),
+                    },
+                })
+            };
+            match ingest.accept(clock, record) {
+                Accepted::Counted { activity, page_url } => {
+                    index.note(activity.enter, record.offset, before);
+                    staged.names.extend(announced.announce(&activity, &page_url, ingest));
+                    staged.activities.push(activity);
+                }
+                Accepted::Late => {
+                    shared.counts.late += 1;
+                    if settings.late_to_dead_letters {
+                        staged.notes.push(dead_letter(LATE));
+                    }
+                }
+                Accepted::Rejected(reason) => {
+                    count_rejected(&mut shared.counts, reason);
+                    staged.notes.push(dead_letter(reason.label()));
+                }
+            }
+        })?;
+        apply_floors(floors, clock, reader.position());
+        *ended |= reader.exhausted() || until.is_some_and(|until| reader.position() >= until);
+        if clock.watermark_ms(ingest.bound_ms) > before_ms {
+            self.rose_ms = Some(shared.now_ms);
+        }
+        if self.began.is_none() && clock.clock_ms.is_some() {
+            self.began = Some(self.open_tick(settings));
+        }
+        Ok(records)
+    }
+
+    /// Decides whether the partition is idle, and raises its floor if that closes a window.
+    pub(super) fn note_idleness(
+        &mut self,
+        settings: &SourceSettings,
+        paused: bool,
+        idle_floor_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Option<IdleAdvance> {
+        let timeout_ms = settings.idle_timeout_ms.filter(|_| self.until.is_none())?;
+        let read_to_its_end = self.reader.end().is_some_and(|end| {
+            end.high_watermark <= self.reader.position() && now_ms - end.answered_ms <= LOG_END_FRESH_MS
+        });
+        // A partition without any event yet is idle from the first answer on.
+        let quiet = match (self.clock.clock_ms, self.rose_ms) {
+            (None, _) => true,
+            (Some(_), rose_ms) => now_ms - *self.rose_ms.insert(rose_ms.unwrap_or(now_ms)) >= timeout_ms,
+        };
+        self.idle = !paused && read_to_its_end && quiet;
+        let floor_ms = idle_floor_ms.filter(|_| self.idle)?;
+        let windows = &settings.ingest.windows;
+        if windows.tick(floor_ms) <= self.open_tick(settings) {
+            return None;
+        }
+        self.clock.raise_floor(floor_ms);
+        Some(IdleAdvance { partition: self.partition, next_offset: self.reader.position(), floor_ms })
+    }
+
+    /// Notes the input cut when windows were closed since the capability stood at `held`, or the partition has ended.
+    pub(super) fn note_close(
+        &mut self,
+        held: Tick,
+        idle_advance: Option<IdleAdvance>,
+        settings: &SourceSettings,
+        staged: &mut Staged,
+    ) {
+        if self.open_tick(settings) <= held && !self.ended {
+            return;
+        }
+        let position = self.reader.position();
+        let (replay_from, clock) = self.index.cut(held, &settings.ingest.windows, position, self.clock);
+        staged.notes.push(Note::Closed {
+            tick: held,
+            cut: PartitionCut {
+                partition: self.partition,
+                began: self.began_at,
+                position,
+                replay_from,
+                clock_ms: clock.clock_ms,
+                floor_ms: clock.floor_ms,
+                until: self.until,
+            },
+            idle_advance,
+        });
+    }
+
+    /// Brings the capabilities to the first open window end, or drops them at the end of a bounded partition.
+    pub(super) fn let_go(&mut self, settings: &SourceSettings) {
+        let open = self.open_tick(settings);
+        if self.ended {
+            self.held = None;
+        } else if let Some(held) = &mut self.held {
+            for capability in held.iter_mut().filter(|capability| *capability.time() < open) {
+                capability.downgrade(&open);
+            }
+        }
+    }
+
+    pub(super) fn report(&self, settings: &SourceSettings) -> PartitionReport {
+        PartitionReport {
+            partition: self.partition,
+            watermark_ms: self.clock.watermark_ms(settings.ingest.bound_ms),
+            idle: self.idle || self.ended,
+            position: self.reader.position(),
+            high_watermark: self.reader.end().map(|end| end.high_watermark),
+        }
+    }
+}
+
+/// Applies the floors recorded for offsets up to `offset`.
+fn apply_floors(floors: &mut BTreeMap<i64, i64>, clock: &mut PartitionClock, offset: i64) {
+    while let Some(entry) = floors.first_entry().filter(|entry| *entry.key() <= offset) {
+        clock.raise_floor(entry.remove());
+    }
+}
+
+fn count_rejected(counts: &mut SourceCounts, reason: Reason) {
+    match counts.rejected.get_mut(reason.label()) {
+        Some(count) => *count += 1,
+        None => drop(counts.rejected.insert(reason.label().to_owned(), 1)),
+    }
+}
+
+/// The pages whose names have been sent, and how long the receiver keeps them.
+#[derive(Default)]
+pub(super) struct Announced {
+    pages: HashMap<PageId, (Tick, Tick), FixedState>,
+    swept: Option<Tick>,
+}
+
+impl Announced {
+    /// The name to send with `activity`, if its page has to be announced (again).
+    ///
+    /// A name may be used from the tick on with which it was sent, so a partition that is behind sends it once more.
+    pub(super) fn announce(&mut self, activity: &Activity, page_url: &str, ingest: &Ingest) -> Option<PageName> {
+        if let Some((from, keep_until)) = self.pages.get(&activity.page)
+            && *from <= activity.enter
+            && activity.leave <= *keep_until
+        {
+            return None;
+        }
+        // Kept for one window more than needed, so that a page is announced once a window and not once a slide.
+        let keep_until = Tick(activity.leave.0 + ingest.windows.size_ms());
+        self.pages.insert(activity.page, (activity.enter, keep_until));
+        Some(PageName { page: activity.page, page_url: page_url.to_owned(), keep_until })
+    }
+
+    pub(super) fn forget(&mut self, frontier: Tick, ingest: &Ingest) {
+        let due = self.swept.is_none_or(|swept| frontier.0.saturating_sub(swept.0) >= ingest.windows.size_ms());
+        if frontier != Tick::MIN && due {
+            self.pages.retain(|_, (_, keep_until)| *keep_until > frontier);
+            self.swept = Some(frontier);
+        }
+    }
+}
+
+/// The records of a worker that are ahead of the committed frontier.
+#[derive(Default)]
+pub(super) struct InFlight {
+    by_tick: BTreeMap<Tick, usize>,
+    pub(super) total: usize,
+}
+
+impl InFlight {
+    pub(super) fn add(&mut self, tick: Tick, records: usize) {
+        if records > 0 {
+            *self.by_tick.entry(tick).or_default() += records;
+            self.total += records;
+        }
+    }
+
+    pub(super) fn retire(&mut self, frontier: Tick) {
+        while let Some(entry) = self.by_tick.first_entry().filter(|entry| *entry.key() < frontier) {
+            self.total -= entry.remove();
+        }
+    }
+}
