@@ -107,9 +107,6 @@ enum Command {
         windows: WindowFlags,
         #[command(flatten)]
         job: JobFlags,
-        /// Where HTTP is served.
-        #[arg(long, value_name = "HOST:PORT|off")]
-        http: Option<String>,
         /// Stop in good order when standard input ends.
         #[arg(long, hide = true)]
         supervised: bool,
@@ -123,9 +120,6 @@ enum Command {
         windows: WindowFlags,
         #[command(flatten)]
         job: JobFlags,
-        /// Where process 0 serves HTTP; the others take the ports after it.
-        #[arg(long, value_name = "HOST:PORT|off")]
-        http: Option<String>,
         /// How often the job is started again before giving up; a run of a minute starts the count anew.
         #[arg(long, value_name = "NUM", default_value_t = 10)]
         restarts: u32,
@@ -220,6 +214,9 @@ struct JobFlags {
     /// End where the input ends at the job's first start, with all windows closed.
     #[arg(long)]
     until_end: bool,
+    /// Where HTTP is served; with `launch`, by process 0, and by the others on the ports after it.
+    #[arg(long, value_name = "HOST:PORT|off")]
+    http: Option<String>,
 }
 
 fn parse_from(text: &str) -> Result<From, String> {
@@ -297,9 +294,9 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("--http", "http.listen", Some(http))
                 .add("-w", "cluster.workers", Some(workers));
         }
-        Command::Run { cluster, windows, job, http, .. } | Command::Launch { cluster, windows, job, http, .. } => {
+        Command::Run { cluster, windows, job, .. } | Command::Launch { cluster, windows, job, .. } => {
             overrides.cluster(cluster).windows(windows);
-            overrides.add("--name", "job.name", job.name.as_ref()).add("--http", "http.listen", http.as_ref());
+            overrides.add("--name", "job.name", job.name.as_ref()).add("--http", "http.listen", job.http.as_ref());
         }
         Command::Generate { rate, duration, seed, users, pages, key, burst, .. } => {
             overrides
@@ -371,4 +368,26 @@ fn forwarded(common: &Common, windows: &WindowFlags, job: &JobFlags) -> Vec<Stri
     arguments.extend(common.set.iter().map(|set| format!("--set={set}")));
     arguments.extend(job.until_end.then(|| "--until-end".to_owned()));
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_job_begins_where_it_is_told() {
+        let check = |text: &str, expected: Option<From>| assert_eq!(parse_from(text).ok(), expected, "{text}");
+        check("earliest", Some(From::Earliest));
+        check("latest", Some(From::Latest));
+        check("1970-01-01T00:01:00Z", Some(From::Timestamp(60_000)));
+        check("1970-01-01 00:01:00", Some(From::Timestamp(60_000)));
+        check("yesterday", None);
+    }
 }

@@ -62,12 +62,18 @@ pub const WINDOW_PROCESSING: &str = "clicktide_window_processing_seconds";
 pub const DEAD_LETTERS: &str = "clicktide_dead_letters_total";
 /// Transactions by how they ended; label `outcome`.
 pub const TRANSACTIONS: &str = "clicktide_transactions_total";
-/// Events of the generator by how they ended; label `outcome`.
-pub const GENERATED_EVENTS: &str = "clicktide_generated_events_total";
-/// Bytes of the generator's acknowledged events.
-pub const GENERATED_EVENT_BYTES: &str = "clicktide_generated_event_bytes_total";
+/// Events that the generator's producer has taken over.
+pub const GENERATED: &str = "clicktide_generator_events_total";
+/// Generated events that the broker has acknowledged.
+pub const GENERATED_ACKNOWLEDGED: &str = "clicktide_generator_acknowledged_total";
+/// Generated events that were given up.
+pub const GENERATED_FAILED: &str = "clicktide_generator_failed_total";
+/// Generated events that found no room at the producer when they were due.
+pub const GENERATED_DELAYED: &str = "clicktide_generator_delayed_total";
 /// How far the generator is behind its schedule.
 pub const GENERATOR_SCHEDULE_LAG: &str = "clicktide_generator_schedule_lag_seconds";
+/// The rate that the generator's schedule prescribes.
+pub const GENERATOR_TARGET_RATE: &str = "clicktide_generator_target_events_per_second";
 /// From a generated event's send to its acknowledgement.
 pub const GENERATOR_ACKNOWLEDGEMENT: &str = "clicktide_generator_acknowledgement_seconds";
 /// Resident memory of the process.
@@ -81,7 +87,7 @@ pub const SECONDS_BUCKETS: [f64; 15] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 /// Every metric there is, in the order of `docs/metrics.md`.
-pub const METRICS: [Metric; 21] = [
+pub const METRICS: [Metric; 24] = [
     counter(EVENTS, &[], "Records read from the input, valid or not"),
     Metric { unit: Unit::Bytes, ..counter(EVENT_BYTES, &[], "Bytes of the values of the records read") },
     counter(REJECTED_EVENTS, &["reason"], "Events rejected by validation, by reason"),
@@ -105,12 +111,18 @@ pub const METRICS: [Metric; 21] = [
         "From the moment the watermark passes a window's end until the dataflow is done with it",
     ),
     counter(DEAD_LETTERS, &[], "Dead letters committed"),
-    counter(TRANSACTIONS, &["outcome"], "Transactions by outcome: `committed`, `aborted` or `unknown`"),
-    counter(GENERATED_EVENTS, &["outcome"], "Events of the generator by outcome: `acknowledged` or `failed`"),
-    Metric { unit: Unit::Bytes, ..counter(GENERATED_EVENT_BYTES, &[], "Bytes of the generator's acknowledged events") },
+    counter(TRANSACTIONS, &["outcome"], "Transactions by outcome: `committed`, `failed`, `unknown` or `fenced`"),
+    counter(GENERATED, &[], "Generated events that the producer has taken over"),
+    counter(GENERATED_ACKNOWLEDGED, &[], "Generated events that the broker has acknowledged"),
+    counter(GENERATED_FAILED, &[], "Generated events that were given up"),
+    counter(GENERATED_DELAYED, &[], "Generated events that found the producer's queue full when they were due"),
     Metric {
         kind: MetricKind::Gauge,
-        ..histogram(GENERATOR_SCHEDULE_LAG, "How far the generator is behind the schedule of its rate")
+        ..histogram(GENERATOR_SCHEDULE_LAG, "Greatest lag of the generator behind its schedule in the last second")
+    },
+    Metric {
+        kind: MetricKind::Gauge,
+        ..counter(GENERATOR_TARGET_RATE, &[], "The rate that the generator's schedule prescribes, events per second")
     },
     histogram(GENERATOR_ACKNOWLEDGEMENT, "From the send of a generated event to its acknowledgement"),
     Metric {

@@ -15,7 +15,7 @@ use crate::generator::report::{Progress, Summary};
 use crate::generator::run::{RunError, run};
 use crate::http::{self, GeneratorSite, Health, Site};
 use crate::kafka::producer::{EventProducer, ProducerConfig, ProducerError};
-use crate::{generator, metrics};
+use crate::metrics;
 
 /// How the generator tells of itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +32,6 @@ pub fn generate(generate: Generate, config: &Config) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop), Arc::new(AtomicBool::new(true)))?;
     let metrics = metrics::install().map_err(|e| Failure::new(Exit::Failure, e))?;
-    generator::report::describe_metrics();
     let figures = Arc::new(Figures::default());
     let server = match config.generator.http_listen {
         None => None,

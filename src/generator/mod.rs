@@ -35,7 +35,7 @@ pub mod report;
 pub mod run;
 
 pub use model::Model;
-pub use report::{Progress, Summary, describe_metrics};
+pub use report::{Progress, Summary};
 pub use run::run;
 pub use schedule::Schedule;
 pub use send::SendEvent;

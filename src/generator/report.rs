@@ -3,10 +3,11 @@
 use std::fmt;
 
 use clicktide_dataflows::event::EventType;
-use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics::{Counter, Gauge, Histogram};
 use serde::Serialize;
 
 use super::send::Deliveries;
+use crate::metrics as names;
 
 /// How a run is doing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -180,29 +181,6 @@ impl fmt::Display for Summary {
     }
 }
 
-const EVENTS: &str = "clicktide_generator_events_total";
-const ACKNOWLEDGED: &str = "clicktide_generator_acknowledged_total";
-const FAILED: &str = "clicktide_generator_failed_total";
-const DELAYED: &str = "clicktide_generator_delayed_total";
-const SCHEDULE_LAG: &str = "clicktide_generator_schedule_lag_seconds";
-const TARGET_RATE: &str = "clicktide_generator_target_events_per_second";
-const ACK_LATENCY: &str = "clicktide_generator_ack_latency_seconds";
-
-/// Describes the generator's metrics to whoever records them; to be called once, after the recorder is installed.
-pub fn describe_metrics() {
-    metrics::describe_counter!(EVENTS, Unit::Count, "Events taken over by the producer");
-    metrics::describe_counter!(ACKNOWLEDGED, Unit::Count, "Events acknowledged by the broker");
-    metrics::describe_counter!(FAILED, Unit::Count, "Events given up");
-    metrics::describe_counter!(DELAYED, Unit::Count, "Events that found the producer's queue full when they were due");
-    metrics::describe_gauge!(SCHEDULE_LAG, Unit::Seconds, "Greatest lag behind the schedule in the last second");
-    metrics::describe_gauge!(TARGET_RATE, "The rate that the schedule prescribes, events per second");
-    metrics::describe_histogram!(
-        ACK_LATENCY,
-        Unit::Seconds,
-        "From handing an event to the producer to its acknowledgement"
-    );
-}
-
 /// The metrics of a run, brought up to date with each report rather than with each event.
 pub(super) struct Metrics {
     events: Counter,
@@ -217,13 +195,13 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new() -> Self {
         Metrics {
-            events: metrics::counter!(EVENTS),
-            acknowledged: metrics::counter!(ACKNOWLEDGED),
-            failed: metrics::counter!(FAILED),
-            delayed: metrics::counter!(DELAYED),
-            schedule_lag_s: metrics::gauge!(SCHEDULE_LAG),
-            target_rate: metrics::gauge!(TARGET_RATE),
-            ack_latency_s: metrics::histogram!(ACK_LATENCY),
+            events: metrics::counter!(names::GENERATED),
+            acknowledged: metrics::counter!(names::GENERATED_ACKNOWLEDGED),
+            failed: metrics::counter!(names::GENERATED_FAILED),
+            delayed: metrics::counter!(names::GENERATED_DELAYED),
+            schedule_lag_s: metrics::gauge!(names::GENERATOR_SCHEDULE_LAG),
+            target_rate: metrics::gauge!(names::GENERATOR_TARGET_RATE),
+            ack_latency_s: metrics::histogram!(names::GENERATOR_ACKNOWLEDGEMENT),
         }
     }
 

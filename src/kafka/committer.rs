@@ -290,7 +290,12 @@ impl CommitEpoch for KafkaCommitter {
             committer.send_progress(&ProgressRecord::Progress(committer.progress.clone()))
         });
         self.payload = payload;
-        let label = if outcome.is_ok() { "committed" } else { "failed" };
+        let label = match &outcome {
+            Ok(()) => "committed",
+            Err(CommitError::Failed(_)) => "failed",
+            Err(CommitError::Unknown(_)) => "unknown",
+            Err(CommitError::Fenced(_)) => "fenced",
+        };
         metrics::counter!(crate::metrics::TRANSACTIONS, "outcome" => label).increment(1);
         outcome?;
         metrics::counter!(crate::metrics::DEAD_LETTERS).increment(epoch.dead_letters.len() as u64);

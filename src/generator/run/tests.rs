@@ -3,7 +3,6 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::generator::describe_metrics;
 use crate::generator::settings::Burst;
 use crate::millis::Millis;
 
@@ -230,7 +229,7 @@ fn the_same_settings_and_start_give_the_same_events() {
 fn metrics_say_what_the_summary_says() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let summary = metrics::with_local_recorder(&recorder, || {
-        describe_metrics();
+        crate::metrics::describe();
         run_with(&seconds(3), |_| ()).0.unwrap()
     });
     let page = recorder.handle().render();
@@ -245,5 +244,5 @@ fn metrics_say_what_the_summary_says() {
     check("clicktide_generator_delayed_total", summary.delayed);
     check("clicktide_generator_schedule_lag_seconds", 0);
     check("clicktide_generator_target_events_per_second", 1_000);
-    check("clicktide_generator_ack_latency_seconds_count", summary.acknowledged);
+    check("clicktide_generator_acknowledgement_seconds_count", summary.acknowledged);
 }
