@@ -137,7 +137,7 @@ mod tests {
         let expected = [
             &[0, 2, b'j', 2, 2, 20, 2, 4, b'{', b'}'][..],
             // An array's block may come with its bytes counted; ours does not.
-            &[2, 0, 6, 2, 0, 2, 10, 2, 8, 0],
+            &[2, 0, 6, 6, 2, 0, 2, 10, 2, 8, 0],
         ];
         assert_eq!(encode_progress_record(&ProgressRecord::Progress(progress)), expected.concat());
     }
