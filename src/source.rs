@@ -58,6 +58,8 @@ pub trait ReadPartition {
 pub struct LogEnd {
     /// The offset after the last record, whether its transaction is committed or still open.
     pub high_watermark: i64,
+    /// Where the reader stood when the answer came: the difference is how much it lags.
+    pub position: i64,
     /// When the answer came, by the clock that [`SourceShared::now_ms`] is set from.
     pub answered_ms: i64,
 }
@@ -182,9 +184,9 @@ pub struct PartitionReport {
     pub watermark_ms: Option<i64>,
     /// Whether it is idle.
     pub idle: bool,
-    /// The next offset to be read.
+    /// The next offset to be read, at the time of the last answer about the partition's end if there has been one.
     pub position: i64,
-    /// Where it ends, as far as known.
+    /// Where it ended then.
     pub high_watermark: Option<i64>,
 }
 

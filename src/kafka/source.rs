@@ -1,8 +1,8 @@
 //! A topic's partitions as the job's source.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -75,13 +75,15 @@ impl OpenPartitions for KafkaPartitions {
         let open = |cut: &PartitionCut| {
             let queue = PartitionQueue::start(&consumer, &self.topic, cut.partition, cut.replay_from, waker.clone())
                 .map_err(|reason| error(cut, reason))?;
-            self.ends.watch(cut.partition);
+            let shown = Arc::new(AtomicI64::new(cut.replay_from));
+            self.ends.watch(cut.partition, Arc::clone(&shown));
             let reader = KafkaPartition {
                 consumer: Arc::clone(&consumer),
                 queue,
                 topic: self.topic.clone(),
                 partition: cut.partition,
                 position: cut.replay_from,
+                shown,
                 ends: Arc::clone(&self.ends),
             };
             Ok(SourcePartition { reader: Box::new(reader), format: None, cut: *cut, floors: start.floors_of(cut) })
@@ -97,6 +99,8 @@ struct KafkaPartition {
     topic: String,
     partition: i32,
     position: i64,
+    /// The position, as whoever asks for the end sees it.
+    shown: Arc<AtomicI64>,
     ends: Arc<LogEnds>,
 }
 
@@ -134,6 +138,7 @@ impl ReadPartition for KafkaPartition {
             }
             _ => {}
         });
+        self.shown.store(*position, Ordering::Relaxed);
         match failed {
             None => Ok(()),
             Some((code, text)) => Err(SourceError {
@@ -186,9 +191,15 @@ fn advice(code: RDKafkaErrorCode) -> &'static str {
 
 /// Where the partitions of a topic end, asked again and again.
 struct LogEnds {
-    ends: Mutex<BTreeMap<i32, Option<LogEnd>>>,
+    partitions: Mutex<BTreeMap<i32, Watched>>,
     now_ms: NowMs,
     stop: AtomicBool,
+}
+
+/// A partition whose end is asked for.
+struct Watched {
+    position: Arc<AtomicI64>,
+    end: Option<LogEnd>,
 }
 
 /// How often the broker is asked while it has not answered for every partition, and after that.
@@ -202,7 +213,7 @@ impl LogEnds {
         // With read_committed the answer would be the last stable offset, and say nothing of open transactions.
         config.set("isolation.level", "read_uncommitted");
         let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(|e| describe(&e))?;
-        let ends = Arc::new(LogEnds { ends: Mutex::default(), now_ms, stop: AtomicBool::new(false) });
+        let ends = Arc::new(LogEnds { partitions: Mutex::default(), now_ms, stop: AtomicBool::new(false) });
         let asking = Arc::downgrade(&ends);
         let topic = topic.to_owned();
         let ask = move || {
@@ -216,26 +227,32 @@ impl LogEnds {
         Ok(ends)
     }
 
-    fn watch(&self, partition: i32) {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, None);
+    fn partitions(&self) -> MutexGuard<'_, BTreeMap<i32, Watched>> {
+        // What is behind this lock is right whatever happened to another holder.
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, partition: i32, position: Arc<AtomicI64>) {
+        self.partitions().insert(partition, Watched { position, end: None });
     }
 
     fn of(&self, partition: i32) -> Option<LogEnd> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied().flatten()
+        self.partitions().get(&partition).and_then(|watched| watched.end)
     }
 
     /// Asks for every partition; returns whether all have been answered for.
     fn ask(&self, consumer: &BaseConsumer<LogContext>, topic: &str) -> bool {
         while consumer.poll(Duration::ZERO).is_some() {}
-        let partitions: Vec<i32> = self.ends.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        let partitions: Vec<i32> = self.partitions().keys().copied().collect();
         for &partition in &partitions {
-            if let Ok((_, high_watermark)) = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT) {
-                let end = LogEnd { high_watermark, answered_ms: (self.now_ms)() };
-                self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, Some(end));
+            let Ok((_, high_watermark)) = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT) else { continue };
+            if let Some(watched) = self.partitions().get_mut(&partition) {
+                let position = watched.position.load(Ordering::Relaxed);
+                watched.end = Some(LogEnd { high_watermark, position, answered_ms: (self.now_ms)() });
             }
         }
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        !ends.is_empty() && ends.values().all(Option::is_some)
+        let watched = self.partitions();
+        !watched.is_empty() && watched.values().all(|watched| watched.end.is_some())
     }
 }
 

@@ -231,7 +231,7 @@ impl PartitionSource {
             partition: self.partition,
             watermark_ms: self.clock.watermark_ms(settings.ingest.bound_ms),
             idle: self.idle || self.ended,
-            position: self.reader.position(),
+            position: self.reader.end().map_or_else(|| self.reader.position(), |end| end.position),
             high_watermark: self.reader.end().map(|end| end.high_watermark),
         }
     }
