@@ -66,7 +66,7 @@ pub struct JobSite {
 /// What the generator shows.
 #[derive(Clone)]
 pub struct GeneratorSite {
-    /// Makes the answer of `/healthz` and `/metrics/health`; it is called on the server's thread and must not block.
+    /// Makes the answer of `/readyz` and `/metrics/health`; it is called on the server's thread and must not block.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
     /// The metrics.
     pub metrics: PrometheusHandle,
@@ -119,8 +119,11 @@ fn job_routes(job: JobSite, live: Live) -> Router {
 fn generator_routes(generator: GeneratorSite) -> Router {
     let GeneratorSite { health, metrics } = generator;
     let figures = Arc::clone(&health);
+    // Alive is what answers: a generator that lags behind its schedule would lag no less after a restart.
+    let alive = || Health::default().check("process", true, "it answers");
     Router::new()
-        .route("/healthz", get(async move || health_response(&health())))
+        .route("/healthz", get(async move || health_response(&alive())))
+        .route("/readyz", get(async move || health_response(&health())))
         .route("/metrics/health", get(async move || health_response(&figures())))
         .route("/metrics", get(prometheus).with_state(metrics))
 }

@@ -200,6 +200,8 @@ struct LogEnds {
 struct Watched {
     position: Arc<AtomicI64>,
     end: Option<LogEnd>,
+    /// Whether the last question went unanswered, which is told once.
+    unanswered: bool,
 }
 
 /// How often the broker is asked while it has not answered for every partition, and after that.
@@ -233,7 +235,7 @@ impl LogEnds {
     }
 
     fn watch(&self, partition: i32, position: Arc<AtomicI64>) {
-        self.partitions().insert(partition, Watched { position, end: None });
+        self.partitions().insert(partition, Watched { position, end: None, unanswered: false });
     }
 
     fn of(&self, partition: i32) -> Option<LogEnd> {
@@ -245,11 +247,22 @@ impl LogEnds {
         while consumer.poll(Duration::ZERO).is_some() {}
         let partitions: Vec<i32> = self.partitions().keys().copied().collect();
         for &partition in &partitions {
-            let Ok((_, high_watermark)) = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT) else { continue };
-            if let Some(watched) = self.partitions().get_mut(&partition) {
-                let position = watched.position.load(Ordering::Relaxed);
-                watched.end = Some(LogEnd { high_watermark, position, answered_ms: (self.now_ms)() });
+            let answer = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT);
+            let mut partitions = self.partitions();
+            let Some(watched) = partitions.get_mut(&partition) else { continue };
+            match &answer {
+                Ok((_, high_watermark)) => {
+                    let position = watched.position.load(Ordering::Relaxed);
+                    let answered_ms = (self.now_ms)();
+                    watched.end = Some(LogEnd { high_watermark: *high_watermark, position, answered_ms });
+                }
+                Err(error) if !watched.unanswered => {
+                    // Until it is answered the partition can't be told to be idle.
+                    tracing::warn!(topic, partition, error = describe(error), "can't learn where the partition ends");
+                }
+                Err(_) => {}
             }
+            watched.unanswered = answer.is_err();
         }
         let watched = self.partitions();
         !watched.is_empty() && watched.values().all(|watched| watched.end.is_some())
