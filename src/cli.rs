@@ -289,7 +289,7 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("demo", "windows.idle_timeout", Some("3s"))
                 .add("demo", "topics.events_partitions", Some(3))
                 .add("demo", "http.history_windows", Some(120))
-                .add("demo", "logging.filter", Some("warn"))
+                .add("demo", "logging.filter", Some("error"))
                 .add("--rate", "generator.events_per_second", Some(rate))
                 .add("--http", "http.listen", Some(http))
                 .add("-w", "cluster.workers", Some(workers));
