@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::kafka::audit::{AuditSettings, AuditTopics, audit as audit_topics};
+use crate::kafka::probe::reach;
 
 /// What is compared, and how it is told.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub struct Audit {
 pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
     let topics = config.job_topics();
     let kafka = config.connection();
+    // First, as it can say best why nobody answers.
+    reach(&kafka, Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
     let settings = AuditSettings {
         brokers: kafka.brokers,
         properties: kafka.properties.to_map(),

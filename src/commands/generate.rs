@@ -14,6 +14,7 @@ use crate::generator::clock::SystemClock;
 use crate::generator::report::{Progress, Summary};
 use crate::generator::run::{RunError, run};
 use crate::http::{self, GeneratorSite, Health, Site};
+use crate::kafka::probe::reach;
 use crate::kafka::producer::{EventProducer, ProducerConfig, ProducerError};
 use crate::metrics;
 
@@ -77,6 +78,8 @@ pub fn generate(generate: Generate, config: &Config) -> Result<(), Failure> {
 /// # Errors
 /// When the topic can't be produced to.
 pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)) -> Result<Summary, Failure> {
+    // First, as it can say best why nobody answers.
+    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
     let producer = ProducerConfig {
         brokers: config.kafka.brokers.clone(),
         topic: config.kafka.events_topic.clone(),
