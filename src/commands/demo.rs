@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, ClusterError, assemble};
 use crate::commands::generate::produce;
-use crate::commands::run::JobSiteParts;
+use crate::commands::run::{JobSiteParts, start_settings};
 use crate::commands::signals::stop_on_signal;
 use crate::committer::{CommitEpoch, Epoch};
 use crate::config::Config;
@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::http::Phase;
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::source::KafkaPartitions;
-use crate::kafka::start::{From, StartError, StartSettings, start_job};
+use crate::kafka::start::{From, StartError, start_job};
 use crate::observe::Observer;
 use crate::pipeline::{self, Job};
 
@@ -64,15 +64,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     }
 
     let meaning = config.meaning();
-    let settings = StartSettings {
-        kafka: config.connection(),
-        job: config.job.name.clone(),
-        topics: topics.clone(),
-        transaction_timeout: config.kafka.transaction_timeout.duration(),
-        from: From::Earliest,
-        until_end: false,
-        configuration: meaning.to_json(),
-    };
+    let settings = start_settings(&config, From::Earliest, false);
     let (committer, start) = start_job(&settings, &|committed| meaning.differences(committed))
         .map_err(|e: StartError| kafka(e.to_string()))?;
     let (allocators, start) = assemble::<ClusterError>(&Cluster::single(workers), "demo", || Ok(start))

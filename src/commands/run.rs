@@ -71,15 +71,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let server = site.serve(config)?;
 
     let meaning = config.meaning();
-    let settings = StartSettings {
-        kafka: config.connection(),
-        job: config.job.name.clone(),
-        topics: config.job_topics(),
-        transaction_timeout: config.kafka.transaction_timeout.duration(),
-        from: run.from,
-        until_end: run.until_end,
-        configuration: meaning.to_json(),
-    };
+    let settings = start_settings(config, run.from, run.until_end);
     let identity = format!("{} {}", settings.job, settings.configuration);
     let mut committer = None;
     let (allocators, start) = assemble(&cluster, &identity, || {
@@ -124,6 +116,19 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         server.stop();
     }
     Ok(())
+}
+
+/// What a run of the configured job is started with.
+pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSettings {
+    StartSettings {
+        kafka: config.connection(),
+        job: config.job.name.clone(),
+        topics: config.job_topics(),
+        transaction_timeout: config.kafka.transaction_timeout.duration(),
+        from,
+        until_end,
+        configuration: config.meaning().to_json(),
+    }
 }
 
 /// What a job's process shows over HTTP.
