@@ -67,7 +67,7 @@ fn steady() {
 
 /// Any other inputs: `CLICKTIDE_ORACLE=FOLDER/NAME` for `FOLDER/NAME.events.jsonl.gz` and `FOLDER/NAME.expected.jsonl.gz`.
 #[test]
-#[ignore = "needs CLICKTIDE_ORACLE"]
+#[ignore = "for inputs kept elsewhere: CLICKTIDE_ORACLE=FOLDER/NAME cargo test --test audit -- --ignored"]
 fn from_the_environment() {
     let path = PathBuf::from(std::env::var_os("CLICKTIDE_ORACLE").expect("CLICKTIDE_ORACLE is set"));
     let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
