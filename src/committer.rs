@@ -139,48 +139,100 @@ pub enum Outcome {
 /// Results in one transaction at most, so that a backlog is committed in steps.
 const RESULTS_PER_COMMIT_MAX: usize = 50_000;
 
-/// Carries out commands until the seal, the end of the commands or an error: the body of the committing thread.
-///
-/// Epochs that wait are committed together. `committed` sees each epoch once it is final.
-pub fn commit_epochs(
-    commands: &mpsc::Receiver<Command>,
-    outcomes: &mpsc::Sender<Outcome>,
-    activator: &SyncActivator,
-    sink: &mut dyn CommitEpoch,
-    committed: &mut dyn FnMut(Epoch),
-) {
-    let tell = |outcome| {
-        // The operator is gone only when the process ends.
-        if outcomes.send(outcome).is_ok() {
-            activator.activate().ok();
-        }
-    };
-    while let Ok(command) = commands.recv() {
-        let Command::Commit(mut epoch) = command else { return tell(Outcome::Sealed) };
+/// The committing thread's end of the channels to the operator, and what it commits to.
+pub struct Committing {
+    commands: mpsc::Receiver<Command>,
+    outcomes: mpsc::Sender<Outcome>,
+    activator: SyncActivator,
+    sink: Box<dyn CommitEpoch>,
+    committed: Box<dyn FnMut(Epoch) + Send>,
+}
+
+impl Committing {
+    /// Connects an operator, which `activator` wakes, with `sink`. `committed` sees each epoch once it is final.
+    ///
+    /// Also returns the operator's ends of the channels.
+    pub fn new(
+        activator: SyncActivator,
+        sink: Box<dyn CommitEpoch>,
+        committed: Box<dyn FnMut(Epoch) + Send>,
+    ) -> (Self, CommitterEnds) {
+        let (to_do, commands) = mpsc::channel();
+        let (outcomes, done) = mpsc::channel();
+        (Committing { commands, outcomes, activator, sink, committed }, (to_do, done))
+    }
+
+    /// Carries out commands until the seal, the end of the commands or an error: the body of the committing thread.
+    pub fn run(mut self) {
+        while let Ok(command) = self.commands.recv()
+            && self.carry_out(command)
+        {}
+    }
+
+    /// Carries out what is waiting, without waiting for more; whether there was anything. For whoever has no thread for it.
+    pub fn run_waiting(&mut self) -> bool {
+        let command = self.commands.try_recv();
+        command.is_ok_and(|command| self.carry_out(command))
+    }
+
+    /// Carries out a command and those that wait behind it, as far as they go together; whether more may follow.
+    fn carry_out(&mut self, command: Command) -> bool {
+        let Command::Commit(mut epoch) = command else {
+            self.tell(Outcome::Sealed);
+            return false;
+        };
         let mut sealed = false;
         while epoch.results() < RESULTS_PER_COMMIT_MAX && !sealed {
-            match commands.try_recv() {
+            match self.commands.try_recv() {
                 Ok(Command::Commit(next)) => epoch.absorb(next),
                 Ok(Command::Seal) => sealed = true,
                 Err(_) => break,
             }
         }
-        match sink.commit(&epoch) {
+        match self.sink.commit(&epoch) {
             Ok(()) => {
                 let through = epoch.through;
-                committed(epoch);
-                tell(Outcome::Committed(through));
+                (self.committed)(epoch);
+                self.tell(Outcome::Committed(through));
             }
-            Err(error) => return tell(Outcome::Failed(error)),
+            Err(error) => {
+                self.tell(Outcome::Failed(error));
+                return false;
+            }
         }
         if sealed {
-            return tell(Outcome::Sealed);
+            self.tell(Outcome::Sealed);
+        }
+        !sealed
+    }
+
+    fn tell(&self, outcome: Outcome) {
+        // The operator is gone only when the process ends.
+        if self.outcomes.send(outcome).is_ok() {
+            self.activator.activate().ok();
         }
     }
 }
 
-/// Starts the committing thread, given what wakes the operator: returns the ends of its channels.
-pub type StartCommitter = Box<dyn FnOnce(SyncActivator) -> (mpsc::Sender<Command>, mpsc::Receiver<Outcome>)>;
+/// The operator's ends of the channels to the committing thread.
+pub type CommitterEnds = (mpsc::Sender<Command>, mpsc::Receiver<Outcome>);
+
+/// Starts the committing, given what wakes the operator.
+pub type StartCommitter = Box<dyn FnOnce(SyncActivator) -> CommitterEnds + Send>;
+
+/// Has epochs committed to `sink` on a thread of their own; `committed` sees each once it is final.
+pub fn committing_thread(sink: Box<dyn CommitEpoch>, committed: Box<dyn FnMut(Epoch) + Send>) -> StartCommitter {
+    Box::new(move |activator| {
+        let (committing, ends) = Committing::new(activator, sink, committed);
+        let failed = committing.outcomes.clone();
+        let started = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committing.run());
+        if let Err(error) = started {
+            let error = CommitError::Failed(format!("can't start the committing thread: {error}"));
+            failed.send(Outcome::Failed(error)).ok();
+        }
+        ends
+    })
+}
 
 /// Hands over every tick that is complete, in order, and follows what has been committed.
 ///

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod avro;
 pub mod check;
+pub mod checkpoint;
 pub mod cli;
 pub mod cluster;
 pub mod commands;

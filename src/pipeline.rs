@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use clicktide_dataflows::page_analytics::page_analytics;
@@ -26,9 +26,7 @@ use timely::scheduling::{Activator, SyncActivator};
 use timely::worker::Worker;
 
 use crate::cluster::Allocators;
-use crate::committer::{
-    CommitEpoch, CommitError, CommitterShared, Epoch, Outcome, StartCommitter, commit, commit_epochs,
-};
+use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, StartCommitter, commit, committing_thread};
 use crate::progress::{JobStart, PartitionCut};
 use crate::source::{
     PartitionReport, SourceCounts, SourceError, SourcePartition, SourceSettings, SourceShared, SourceStreams, source,
@@ -110,6 +108,8 @@ pub enum Ended {
     Stopped,
     /// See [`ObserveJob::failed`].
     Failed,
+    /// [`Pace`] said so.
+    Killed,
 }
 
 /// All that the workers of one process need.
@@ -122,14 +122,38 @@ pub struct Job {
     pub start: JobStart,
     /// Opens the partitions.
     pub partitions: Box<dyn OpenPartitions>,
-    /// Takes the results; only worker 0 of the job does.
-    pub sink: Mutex<Option<Box<dyn CommitEpoch>>>,
+    /// Takes the results, in worker 0 of the job: made by [`committer`]. None in the other processes.
+    pub committer: Mutex<Option<StartCommitter>>,
     /// Watches.
     pub observer: Arc<dyn ObserveJob>,
     /// What idleness is told by.
     pub now_ms: NowMs,
+    /// When workers take their turns.
+    pub pace: Arc<dyn Pace>,
     /// Set to have the whole job stop in good order.
     pub stop: Arc<AtomicBool>,
+}
+
+/// Commits to `sink` on a thread of its own, seen by `observer`: what [`Job::committer`] is in process 0.
+pub fn committer(sink: Box<dyn CommitEpoch>, observer: &Arc<dyn ObserveJob>) -> Mutex<Option<StartCommitter>> {
+    let observer = Arc::clone(observer);
+    Mutex::new(Some(committing_thread(sink, Box::new(move |epoch| observer.committed(epoch)))))
+}
+
+/// Says when a worker takes its turns.
+pub trait Pace: Send + Sync {
+    /// Waits until a worker of this process may take a turn, in which it may sleep for so long where there is nothing to do.
+    /// None: it ends here and now, as if the process had been killed.
+    fn turn(&self, worker: usize) -> Option<Duration>;
+}
+
+/// Turn after turn, with short naps where there is nothing to do.
+pub struct Unpaced;
+
+impl Pace for Unpaced {
+    fn turn(&self, _worker: usize) -> Option<Duration> {
+        Some(PARK_MAX)
+    }
 }
 
 /// Runs the workers of this process until the job ends everywhere.
@@ -164,8 +188,10 @@ enum Gossip {
 
 /// How long a worker sleeps at most when nothing wakes it.
 const PARK_MAX: Duration = Duration::from_millis(20);
+/// How often a source looks around when nothing wakes it.
+const ACTIVATE_EVERY_MS: i64 = 20;
 /// How often a worker reports what has not changed the course of things.
-const REPORT_EVERY: Duration = Duration::from_millis(250);
+const REPORT_EVERY_MS: i64 = 250;
 
 fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
     let mut stepper = match WorkerLoop::build(worker, job) {
@@ -177,11 +203,14 @@ fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
         }
     };
     let ended = loop {
-        if let Some(ended) = stepper.turn(worker, job) {
+        let Some(nap) = job.pace.turn(worker.index() % job.workers) else { break Ended::Killed };
+        if let Some(ended) = stepper.turn(worker, job, nap) {
             break ended;
         }
     };
-    stepper.report(worker, job, true);
+    if ended != Ended::Killed {
+        stepper.report(worker, job, true);
+    }
     drop(stepper);
     if ended != Ended::Finished {
         // Not drained: a dataflow that is dropped closes no window.
@@ -199,11 +228,11 @@ struct WorkerLoop {
     committed: ProbeHandle<Tick>,
     last_committed: Option<Tick>,
     source_activator: Activator,
-    source_activated: Instant,
+    source_activated_ms: i64,
     gossip: InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<Gossip>>>,
     heard: Rc<RefCell<Vec<Gossip>>>,
     told: std::collections::BTreeMap<i32, PartitionReport>,
-    told_at: Instant,
+    told_ms: i64,
     reported: SourceCounts,
     stop_told: bool,
     stopping: bool,
@@ -212,7 +241,7 @@ struct WorkerLoop {
 impl WorkerLoop {
     fn build(worker: &mut Worker, job: &Job) -> Result<Self, JobError> {
         let (index, peers) = (worker.index(), worker.peers());
-        let began = Instant::now();
+        let began_ms = (job.now_ms)();
         let cuts: Vec<PartitionCut> = job
             .start
             .input
@@ -226,7 +255,7 @@ impl WorkerLoop {
         let committer_shared = Rc::new(RefCell::new(CommitterShared::default()));
         let committed = ProbeHandle::new();
 
-        let start_committer = (index == 0).then(|| start_committer(job));
+        let start_committer = (index == 0).then(|| job.committer.lock().ok()?.take()).flatten();
         let mut address = None;
         worker.dataflow::<Tick, _, _>(|scope| {
             let SourceStreams { activities, names, notes } = source(
@@ -259,11 +288,11 @@ impl WorkerLoop {
             committed,
             last_committed: None,
             source_activator,
-            source_activated: began,
+            source_activated_ms: began_ms,
             gossip,
             heard,
             told: Default::default(),
-            told_at: began,
+            told_ms: began_ms,
             reported: SourceCounts::default(),
             stop_told: false,
             stopping: false,
@@ -271,19 +300,20 @@ impl WorkerLoop {
     }
 
     /// Steps the worker once, with all that goes on around it. Returns how the job has ended, if it has.
-    fn turn(&mut self, worker: &mut Worker, job: &Job) -> Option<Ended> {
+    fn turn(&mut self, worker: &mut Worker, job: &Job, nap: Duration) -> Option<Ended> {
+        let now_ms = (job.now_ms)();
         let more = {
             let mut source = self.source.borrow_mut();
-            source.now_ms = (job.now_ms)();
+            source.now_ms = now_ms;
             source.more
         };
         let committed = self.committed.with_frontier(|frontier| frontier.first().copied());
-        if more || committed != self.last_committed || self.source_activated.elapsed() >= PARK_MAX {
+        if more || committed != self.last_committed || now_ms - self.source_activated_ms >= ACTIVATE_EVERY_MS {
             self.last_committed = committed;
-            self.source_activated = Instant::now();
+            self.source_activated_ms = now_ms;
             self.source_activator.activate();
         }
-        worker.step_or_park(Some(PARK_MAX));
+        worker.step_or_park(Some(nap));
 
         let stopped = self.listen(&*job.observer);
         self.report(worker, job, false);
@@ -342,7 +372,7 @@ impl WorkerLoop {
 
     /// Tells the other workers how the partitions of this one stand, and the observer what was counted.
     fn report(&mut self, worker: &Worker, job: &Job, last: bool) {
-        let due = last || self.told_at.elapsed() >= REPORT_EVERY;
+        let due = last || (job.now_ms)() - self.told_ms >= REPORT_EVERY_MS;
         let reports = self.source.borrow().reports.clone();
         for report in reports {
             let told = self.told.get(&report.partition);
@@ -354,34 +384,10 @@ impl WorkerLoop {
             }
         }
         if due {
-            self.told_at = Instant::now();
+            self.told_ms = (job.now_ms)();
             let counts = self.source.borrow().counts.clone();
             job.observer.stepped(worker.index() % job.workers, &counts.since(&self.reported));
             self.reported = counts;
         }
     }
-}
-
-/// Starts the thread that commits, with the job's sink.
-fn start_committer(job: &Job) -> StartCommitter {
-    let sink = job.sink.lock().ok().and_then(|mut sink| sink.take());
-    let observer = Arc::clone(&job.observer);
-    Box::new(move |activator| {
-        let (commands, to_do) = mpsc::channel();
-        let (outcomes, done) = mpsc::channel();
-        let failed = outcomes.clone();
-        let body = move || {
-            let Some(mut sink) = sink else {
-                let error = CommitError::Failed("there is no sink".to_owned());
-                outcomes.send(Outcome::Failed(error)).ok();
-                return;
-            };
-            commit_epochs(&to_do, &outcomes, &activator, &mut *sink, &mut |epoch| observer.committed(epoch));
-        };
-        if let Err(error) = std::thread::Builder::new().name("committer".to_owned()).spawn(body) {
-            let error = CommitError::Failed(format!("can't start the committing thread: {error}"));
-            failed.send(Outcome::Failed(error)).ok();
-        }
-        (commands, done)
-    })
 }

@@ -1,14 +1,14 @@
 //! `clicktide demo`: broker, topics, generator, job and dashboard in one process.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, ClusterError, assemble};
 use crate::commands::generate::produce;
 use crate::commands::run::{JobSiteParts, start_settings};
 use crate::commands::signals::stop_on_signal;
-use crate::committer::{CommitEpoch, Epoch};
+use crate::committer::Epoch;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::http::Phase;
@@ -16,7 +16,7 @@ use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, StartError, start_job};
 use crate::observe::Observer;
-use crate::pipeline::{self, Job};
+use crate::pipeline::{self, Job, ObserveJob, Unpaced};
 
 /// How long the demo lasts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,14 +76,16 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     let partitions = KafkaPartitions::new(settings.kafka, topics.events, Arc::clone(&now_ms)).map_err(kafka)?;
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms())
         .telling(move |epoch| tell(epoch, began));
+    let observer: Arc<dyn ObserveJob> = Arc::new(observer);
     let job = Job {
         workers,
         source: config.source_settings(),
         start,
         partitions: Box::new(partitions),
-        sink: Mutex::new(Some(Box::new(committer) as Box<dyn CommitEpoch>)),
-        observer: Arc::new(observer),
+        committer: pipeline::committer(Box::new(committer), &observer),
+        observer,
         now_ms,
+        pace: Arc::new(Unpaced),
         stop: Arc::clone(&stop),
     };
     let generating = {

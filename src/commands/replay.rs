@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::file::{FileFormat, FilePartition, JsonLinesSink};
 use crate::ingest::Format;
-use crate::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Waker};
+use crate::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Unpaced, Waker};
 use crate::progress::{JobStart, PartitionCut};
 use crate::source::{SourceCounts, SourceError, SourcePartition};
 
@@ -49,14 +49,16 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
         .map_err(|e| Failure::new(Exit::Cluster, e))?;
     let sink = (cluster.process == 0).then(|| sink(replay.output)).transpose()?;
     let counts = Arc::new(Counts::default());
+    let observer: Arc<dyn ObserveJob> = Arc::clone(&counts) as _;
     let job = Job {
         workers: cluster.workers,
         source,
         start,
         partitions: Box::new(Files(replay.files)),
-        sink: Mutex::new(sink),
-        observer: Arc::clone(&counts) as Arc<dyn ObserveJob>,
+        committer: sink.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer)),
+        observer,
         now_ms: pipeline::monotonic_clock(),
+        pace: Arc::new(Unpaced),
         stop: Arc::new(AtomicBool::new(false)),
     };
     match pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e))? {
@@ -64,7 +66,9 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
             counts.say();
             Ok(())
         }
-        Ended::Stopped | Ended::Failed => Err(Failure::new(Exit::Failure, "the replay has not come to its end")),
+        Ended::Stopped | Ended::Failed | Ended::Killed => {
+            Err(Failure::new(Exit::Failure, "the replay has not come to its end"))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::http::{self, HealthLimits, JobSite, Phase, ProcessIdentity, Server, S
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, StartError, StartSettings, start_job};
 use crate::observe::Observer;
-use crate::pipeline::{self, Ended, Job};
+use crate::pipeline::{self, Ended, Job, ObserveJob, Unpaced};
 use crate::{logging, metrics};
 
 /// How a job is run, beside its configuration.
@@ -95,14 +95,16 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         .map_err(|reason| Failure::new(Exit::Kafka, reason))?;
     let status = Arc::clone(&site.status);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
+    let observer: Arc<dyn ObserveJob> = Arc::new(observer);
     let job = Job {
         workers: cluster.workers,
         source: config.source_settings(),
         start,
         partitions: Box::new(partitions),
-        sink: Mutex::new(committer),
-        observer: Arc::new(observer),
+        committer: committer.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer)),
+        observer,
         now_ms,
+        pace: Arc::new(Unpaced),
         stop: Arc::clone(&stop),
     };
     let ended = pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e))?;
@@ -110,7 +112,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     match ended {
         Ended::Finished => tracing::info!("finished: all of the input is read and all windows are committed"),
         Ended::Stopped => tracing::info!("stopped: what was complete is committed"),
-        Ended::Failed => return Err(Failure::new(Exit::Failure, "the job has failed")),
+        Ended::Failed | Ended::Killed => return Err(Failure::new(Exit::Failure, "the job has failed")),
     }
     if let Some(server) = server {
         server.stop();

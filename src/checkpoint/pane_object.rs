@@ -1,0 +1,1 @@
+//! Pane objects as they are stored.
