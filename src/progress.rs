@@ -88,6 +88,15 @@ pub struct IdleAdvance {
     pub floor_ms: i64,
 }
 
+/// What a job has committed beside its results.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommittedProgress {
+    /// How far it has come; none before its first commit.
+    pub progress: Option<Progress>,
+    /// The floors that idleness has set, in order of partition and offset.
+    pub idle_advances: Vec<IdleAdvance>,
+}
+
 /// Where a run starts: handed by process 0 to all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStart {

@@ -36,9 +36,9 @@ use crate::audit::{
 };
 use crate::avro::{DecodeError, decode_page_analytics};
 use crate::ingest::{Ingest, Record};
-use crate::kafka::progress::{CommittedProgress, ReadProgressError, read_progress};
+use crate::kafka::progress::{ReadProgressError, read_progress};
 use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
-use crate::progress::{JobState, Progress};
+use crate::progress::{CommittedProgress, JobState, Progress};
 use crate::source::LATE;
 use crate::validation::Reason;
 
