@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use clicktide_dataflows::time::Tick;
 use serde::Serialize;
 
-use super::manifest::ManifestName;
 use super::restore::Restore;
 use super::writer::Command;
-use super::{Manifest, ObjectRef, ResumePoint};
+use super::{Manifest, ObjectRef, ResumePoint, names};
 use crate::committer::Epoch;
 use crate::progress::{IdleAdvance, JobStart, PartitionCut};
 
@@ -82,7 +81,7 @@ pub type SharedCommitted = Arc<Mutex<Committed>>;
 
 /// A savepoint that somebody waits for.
 pub struct SavepointRequest {
-    /// Its name.
+    /// Its manifest's name: [`names::savepoint`].
     pub name: String,
     /// Told what came of it.
     pub reply: Box<dyn FnOnce(Result<Taken, String>) + Send>,
@@ -131,6 +130,8 @@ pub struct CoordinatorSettings {
     pub job: String,
     /// The configuration that gives its events their meaning, as JSON.
     pub configuration: String,
+    /// The id of the input topic, if it has one.
+    pub topic_id: Option<String>,
     /// From the end of one to the beginning of the next, ms.
     pub interval_ms: i64,
     /// How many processes write.
@@ -157,6 +158,14 @@ struct Running {
     failed: Option<String>,
     bytes_written: u64,
     savepoint: Option<SavepointRequest>,
+}
+
+impl Running {
+    /// The manifest's name.
+    fn name(&self) -> String {
+        let Manifest { through, generation, .. } = self.manifest;
+        self.savepoint.as_ref().map_or_else(|| names::checkpoint(through, generation), |request| request.name.clone())
+    }
 }
 
 impl Coordinator {
@@ -215,6 +224,7 @@ impl Coordinator {
                 job: self.settings.job.clone(),
                 generation: self.generation,
                 configuration: self.settings.configuration.clone(),
+                topic_id: self.settings.topic_id.clone(),
                 through,
                 input: committed.cuts.into_values().collect(),
                 resume: committed.resume.into_values().flatten().collect(),
@@ -255,14 +265,11 @@ impl Coordinator {
             self.end(now_ms, Err(reason.clone()));
             return Err(reason);
         }
-        let manifest = &mut running.manifest;
-        self.objects.retain(|object| object.needed_until > manifest.through);
-        manifest.objects.clone_from(&self.objects);
-        let name = match &running.savepoint {
-            Some(request) => ManifestName::Savepoint(request.name.clone()),
-            None => ManifestName::Checkpoint { through: manifest.through, generation: manifest.generation },
-        };
-        Ok(Some(Command::Finish { number, name, manifest: Box::new(manifest.clone()) }))
+        let through = running.manifest.through;
+        self.objects.retain(|object| object.needed_until > through);
+        running.manifest.objects.clone_from(&self.objects);
+        let name = running.name();
+        Ok(Some(Command::Finish { number, name, manifest: Box::new(running.manifest.clone()) }))
     }
 
     /// Takes in that the manifest is there, or why not.
@@ -272,13 +279,9 @@ impl Coordinator {
     pub fn finished(&mut self, number: u64, bytes: Result<u64, String>, now_ms: i64) -> Result<Option<Taken>, String> {
         let Some(running) = self.running.as_ref().filter(|_| number == self.number) else { return Ok(None) };
         let taken = bytes.map(|manifest_bytes| {
-            let Manifest { through, generation, objects, .. } = &running.manifest;
-            let name = match &running.savepoint {
-                Some(request) => ManifestName::Savepoint(request.name.clone()),
-                None => ManifestName::Checkpoint { through: *through, generation: *generation },
-            };
+            let Manifest { through, objects, .. } = &running.manifest;
             Taken {
-                name: name.to_string(),
+                name: running.name(),
                 through_ms: through.0,
                 events: objects.iter().map(|object| object.events).sum(),
                 bytes_written: running.bytes_written + manifest_bytes,

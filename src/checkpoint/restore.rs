@@ -14,7 +14,7 @@ use timely::dataflow::{Scope, Stream};
 
 use super::choose::read_object;
 use super::store::Store;
-use super::{ObjectRef, ResumePoint};
+use super::{Manifest, ObjectRef, ResumePoint};
 
 /// What a run takes from a checkpoint, instead of reading it from the input again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,12 @@ pub struct Restore {
 }
 
 impl Restore {
+    /// All that the manifest of this name refers to.
+    pub fn of(checkpoint: String, manifest: Manifest) -> Self {
+        let Manifest { job, through, objects, resume, .. } = manifest;
+        Restore { checkpoint, job, through, objects, resume }
+    }
+
     /// Where a partition is read on, if it had been read.
     pub fn resume_point(&self, partition: i32) -> Option<ResumePoint> {
         self.resume.iter().rfind(|point| point.partition == partition && point.after <= self.through).copied()

@@ -4,17 +4,17 @@
 //! left, and on demand writes the others as pane objects. In process 0 it also writes the manifest and deletes what no
 //! checkpoint needs any more.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, mpsc};
 
 use clicktide_dataflows::event::{Activity, PageId, PageName};
 use clicktide_dataflows::time::Tick;
 use foldhash::fast::FixedState;
 
-use super::choose::Pruning;
-use super::manifest::ManifestName;
+use super::format::checksum;
+use super::prune::Pruning;
 use super::store::{Store, StoreError};
-use super::{Manifest, ObjectRef, PaneObject, pane_object};
+use super::{Manifest, ObjectRef, PaneObject, names};
 
 /// What the writer is told.
 pub enum Command {
@@ -34,7 +34,7 @@ pub enum Command {
         /// Which checkpoint.
         number: u64,
         /// Under which name.
-        name: ManifestName,
+        name: String,
         /// What refers to all the objects.
         manifest: Box<Manifest>,
     },
@@ -226,9 +226,9 @@ impl Writer {
         let body = PaneObject { activities: activities.to_vec(), names }.encode();
         let WriterSettings { generation, process, .. } = self.settings;
         let object = ObjectRef {
-            name: format!("panes/{generation:010}-{process}-{}", self.objects),
+            name: names::pane(generation, format_args!("{process}-{}", self.objects)),
             bytes: body.len() as u64,
-            checksum: pane_object::checksum(&body),
+            checksum: checksum(&body),
             events: activities.len() as u64,
             needed_until,
         };
@@ -238,13 +238,103 @@ impl Writer {
         Ok(object)
     }
 
-    fn finish(&mut self, name: &ManifestName, manifest: &Manifest) -> Result<u64, StoreError> {
+    fn finish(&mut self, name: &str, manifest: &Manifest) -> Result<u64, StoreError> {
         let body = manifest.encode();
         let bytes = body.len() as u64;
-        self.settings.store.put_new(&name.to_string(), body)?;
-        if let Err(error) = self.pruning.after_checkpoint(&*self.settings.store) {
+        self.settings.store.put_new(name, body)?;
+        // What a process has written and not told yet is told before the next manifest, and only then deleted.
+        if let Err(error) = self.pruning.after_checkpoint(&*self.settings.store, &BTreeSet::new()) {
             tracing::warn!(error = %error, "what no checkpoint needs any more can't be deleted");
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use clicktide_dataflows::event::EventType;
+
+    use super::super::choose::read_object;
+    use super::super::store::MemoryStore;
+    use super::*;
+
+    /// A store that fails as long as it is told to.
+    #[derive(Default)]
+    struct Moody {
+        store: MemoryStore,
+        fails: AtomicBool,
+    }
+
+    impl Store for Moody {
+        fn put_new(&self, name: &str, body: Vec<u8>) -> Result<(), StoreError> {
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(StoreError::Failed { name: name.to_owned(), reason: "it is in a mood".to_owned() });
+            }
+            self.store.put_new(name, body)
+        }
+
+        fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+            self.store.get(name)
+        }
+
+        fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+            self.store.list(prefix)
+        }
+
+        fn delete(&self, name: &str) -> Result<(), StoreError> {
+            self.store.delete(name)
+        }
+    }
+
+    fn event(enter: i64, user: u64) -> Activity {
+        Activity {
+            enter: Tick(enter),
+            leave: Tick(enter + 30),
+            page: 7,
+            user,
+            session: user,
+            event_type: EventType::View,
+            session_duration_s: None,
+            time_ms: enter - 1,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_has_not_left_and_was_not_written_before() {
+        let store = Arc::new(Moody::default());
+        let settings =
+            WriterSettings { store: Arc::clone(&store) as _, generation: 3, process: 0, workers: 2, keep: 1 };
+        let (mut writer, (commands, outcomes)) = Writer::new(settings);
+        let name = PageName { page: 7, page_url: "/seven".to_owned(), keep_until: Tick(100) };
+        let mut write = |number, committed, events: Vec<Activity>| {
+            commands.send(Command::Names(vec![name.clone()])).unwrap();
+            commands.send(Command::Committed(Tick(committed))).unwrap();
+            commands.send(Command::Events(events)).unwrap();
+            commands.send(Command::Write { number }).unwrap();
+            while writer.run_waiting() {}
+            assert!(outcomes.try_recv().is_err(), "one of two workers has handed over everything");
+            commands.send(Command::Write { number }).unwrap();
+            while writer.run_waiting() {}
+            let Ok(Outcome::Written { number: of, objects, error }) = outcomes.try_recv() else { panic!("no outcome") };
+            assert_eq!(of, number);
+            let mut users = Vec::new();
+            for object in &objects {
+                let read = read_object(&*store, object).unwrap();
+                assert_eq!(read.names, std::slice::from_ref(&name));
+                assert!(read.activities.iter().all(|activity| activity.leave <= object.needed_until));
+                users.extend(read.activities.iter().map(|activity| activity.user));
+            }
+            users.sort_unstable();
+            (users, error.is_some())
+        };
+        assert_eq!(write(1, 0, vec![event(10, 1), event(20, 2), event(10, 3)]), (vec![1, 2, 3], false));
+        assert_eq!(write(2, 10, vec![]), (vec![], false));
+        store.fails.store(true, Ordering::Relaxed);
+        assert_eq!(write(3, 20, vec![event(30, 4), event(40, 5)]), (vec![], true));
+        store.fails.store(false, Ordering::Relaxed);
+        // What could not be written is written now; what has left meanwhile is not.
+        assert_eq!(write(4, 60, vec![event(50, 6)]), (vec![5, 6], false));
     }
 }
