@@ -25,8 +25,12 @@
 //!
 //! Architecture invariant: nothing here decides what is committed. Results are right with any usable checkpoint, and with none.
 
+pub mod choose;
+pub mod format;
 pub mod manifest;
+pub mod names;
 pub mod pane_object;
+pub mod prune;
 pub mod store;
 
 use clicktide_dataflows::event::{Activity, PageName};
@@ -55,7 +59,7 @@ pub struct ObjectRef {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// Its checksum, as in the object itself.
+    /// The checksum of all its bytes: [`format::checksum`].
     pub checksum: String,
     /// How many events it holds.
     pub events: u64,
