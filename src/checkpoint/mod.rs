@@ -63,7 +63,7 @@ pub struct ObjectRef {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// Its checksum, as in the object itself.
+    /// The checksum of all its bytes: [`format::checksum`].
     pub checksum: String,
     /// How many events it holds.
     pub events: u64,
