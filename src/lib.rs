@@ -25,5 +25,6 @@ pub mod observe;
 pub mod pipeline;
 pub mod privacy;
 pub mod progress;
+pub mod recovery;
 pub mod source;
 pub mod validation;

@@ -36,9 +36,9 @@ use crate::audit::{
 };
 use crate::avro::{DecodeError, decode_page_analytics};
 use crate::ingest::{Ingest, Record};
-use crate::kafka::progress::{CommittedProgress, ReadProgressError, read_progress};
+use crate::kafka::progress::{ReadProgressError, read_progress};
 use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
-use crate::progress::{JobState, Progress};
+use crate::progress::{CommittedProgress, JobState, Progress};
 use crate::source::LATE;
 use crate::validation::Reason;
 
@@ -128,7 +128,9 @@ pub fn audit(settings: &AuditSettings) -> Result<AuditReport, AuditError> {
     let inputs = settings.inputs(&progress, &definition, &mut notes)?;
     let results = settings.results(&mut notes)?;
     let complete_from = inputs.iter().filter_map(|input| input.complete_from).chain(results.complete_from).max();
-    let from = settings.from_ms.max(complete_from);
+    // What ends at or before the moment of a take-over is another job's.
+    let taken_over = progress.began_after.map(|end_ms| end_ms.saturating_add(1));
+    let from = settings.from_ms.max(complete_from).max(taken_over);
     let through = [settings.through_ms, final_through].into_iter().flatten().min();
     if progress.committed_through.is_none() && !finished {
         notes.push("no window is final yet".to_owned());

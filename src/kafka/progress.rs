@@ -6,16 +6,7 @@ use std::time::Duration;
 
 use crate::avro::{ProgressRecord, UndecodableProgress, decode_progress_record};
 use crate::kafka::scan::{self, End, Scan, ScanError, ScanRecord};
-use crate::progress::{IdleAdvance, Progress};
-
-/// What a job has committed beside its results.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CommittedProgress {
-    /// How far it has come; none before its first commit.
-    pub progress: Option<Progress>,
-    /// The floors that idleness has set, in order of partition and offset.
-    pub idle_advances: Vec<IdleAdvance>,
-}
+use crate::progress::CommittedProgress;
 
 /// Why the progress of a job is not known.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! How a run of a job begins: fence the older runs, see what they have committed, decide where to read from.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use clicktide_dataflows::time::{Tick, Windows};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -9,11 +12,19 @@ use super::client::{Connection, LogContext};
 use super::committer::{JobTopics, KafkaCommitter};
 use super::describe;
 use super::probe::reach;
-use super::progress::{CommittedProgress, read_progress, read_progress_so_far};
+use super::topic_id::topic_id;
+use super::progress::{read_progress, read_progress_so_far};
 use crate::avro::ProgressRecord;
 use crate::committer::CommitError;
-use crate::progress::{IdleAdvance, JobStart, JobState, PartitionCut, Progress};
-use clicktide_dataflows::time::Tick;
+use crate::checkpoint::choose::{
+    ProbeError, RegisterError, Rejected, check_objects, latest_generation, newest, read_manifest, register,
+};
+use crate::checkpoint::names;
+use crate::checkpoint::restore::Restore;
+use crate::checkpoint::store::{Store, StoreError};
+use crate::checkpoint::Manifest;
+use crate::progress::{JobStart, Progress};
+use crate::recovery::{Asked, Bounds, Recovery, objection};
 
 /// Where a job that has committed nothing begins to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +55,27 @@ pub struct StartSettings {
     pub until_end: bool,
     /// The configuration that gives the results their meaning, as JSON.
     pub configuration: String,
+    /// Its windows.
+    pub windows: Windows,
+    /// How far events may come out of order, ms.
+    pub bound_ms: i64,
+    /// Whether to go on where records that are needed are gone.
+    pub accept_gap: bool,
+    /// Where the job's checkpoints are kept, if they are.
+    pub checkpoints: Option<Arc<dyn Store>>,
+    /// What a new job begins with, if not with nothing.
+    pub savepoint: Option<Savepoint>,
+}
+
+/// A savepoint, of this job or of another.
+#[derive(Clone)]
+pub struct Savepoint {
+    /// The job that has taken it.
+    pub job: String,
+    /// Its name.
+    pub name: String,
+    /// Where that job's checkpoints are kept.
+    pub store: Arc<dyn Store>,
 }
 
 /// Why a run does not start.
@@ -55,6 +87,9 @@ pub enum StartError {
     /// The output can't be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The checkpoints can't be got at.
+    #[error("can't start the job: {0}")]
+    Checkpoints(String),
     /// What has been committed and what is asked for do not go together.
     #[error("job {job:?} can't be resumed: {reason}")]
     Refused {
@@ -82,86 +117,128 @@ pub fn start_job(
     let refused = |reason| StartError::Refused { job: job.clone(), reason };
     // What is refused must not fence a run that goes on, so this is asked first. What an open transaction hides is seen
     // below, by when there is none.
+    let mut asked = Asked {
+        job,
+        events: &topics.events,
+        topic_id: None,
+        progress: &topics.progress,
+        until_end: settings.until_end,
+        configuration: &settings.configuration,
+        differences,
+        windows: settings.windows,
+        bound_ms: settings.bound_ms,
+        accept_gap: settings.accept_gap,
+        generation_seen: 0,
+    };
     let so_far = read_progress_so_far(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
         .map_err(|e| StartError::Kafka(e.to_string()))?;
-    if let Some(reason) = so_far.progress.and_then(|committed| objection(settings, &committed, differences)) {
+    if let Some(reason) = objection(&asked, &so_far) {
         return Err(refused(reason));
     }
     let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
-    let CommittedProgress { progress, idle_advances } =
-        read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
-            .map_err(|e| StartError::Kafka(e.to_string()))?;
+    let committed = read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
+        .map_err(|e| StartError::Kafka(e.to_string()))?;
+    if let Some(reason) = objection(&asked, &committed) {
+        return Err(refused(reason));
+    }
 
     let log = Log::open(settings)?;
-    let (progress, new_advances) = match progress {
-        None => (log.new_job(settings)?, Vec::new()),
-        Some(committed) => {
-            if let Some(reason) = objection(settings, &committed, differences) {
+    asked.topic_id = log.topic_id.as_deref();
+    let store = settings.checkpoints.as_deref();
+    asked.generation_seen = store.map_or(Ok(None), latest_generation)?.unwrap_or(0);
+    let recovery = match (committed.progress, &settings.savepoint) {
+        (None, None) => {
+            if let Some(reason) = store.map_or(Ok(None), |store| orphans(&asked, store))? {
                 return Err(refused(reason));
             }
-            log.resumed(committed).map_err(refused)?
+            Recovery::new_job(&asked, &log.begins(settings.from)?, &log.bounds)
+        }
+        (None, Some(savepoint)) => {
+            let (restore, manifest) = read_savepoint(savepoint).map_err(refused)?;
+            Recovery::taken_over(&asked, restore, &manifest, &log.bounds).map_err(refused)?
+        }
+        (Some(progress), _) => {
+            let restorable = store.map_or(Ok(None), |store| newest_checkpoint(&asked, &progress, store))?;
+            let advances = committed.idle_advances;
+            Recovery::resumed(&asked, progress, advances, &log.bounds, restorable).map_err(refused)?
         }
     };
-    let outdated: Vec<String> = idle_advances
-        .iter()
-        .filter(|advance| log.low(advance.partition).is_none_or(|low| advance.next_offset < low))
-        .filter(|advance| {
-            !progress
-                .input
-                .iter()
-                .any(|cut| cut.partition == advance.partition && cut.replay_from <= advance.next_offset)
-        })
-        .map(|advance| ProgressRecord::IdleAdvance(*advance).key())
-        .collect();
-    let start = JobStart {
-        generation: progress.generation,
-        committed_through: progress.committed_through.map(Tick),
-        input: progress.input.clone(),
-        idle_advances: idle_advances.iter().chain(&new_advances).copied().collect(),
-    };
+    if let Some(store) = store {
+        register(store, recovery.start.generation)?;
+    }
+    let Recovery { progress, new_advances, outdated, start } = recovery;
     let advances: Vec<_> = new_advances.into_iter().map(ProgressRecord::IdleAdvance).collect();
+    let outdated: Vec<_> = outdated.into_iter().map(|advance| ProgressRecord::IdleAdvance(advance).key()).collect();
     committer.begin(progress, &advances, &outdated)?;
     Ok((committer, start))
 }
 
-fn objection(
-    settings: &StartSettings,
-    committed: &Progress,
-    differences: &dyn Fn(&str) -> Vec<String>,
-) -> Option<String> {
-    let bounded = committed.input.iter().any(|cut| cut.until.is_some());
-    let changed = differences(&committed.configuration);
-    if committed.job != settings.job {
-        let owner = &committed.job;
-        return Some(format!(
-            "its progress topic {:?} belongs to job {owner:?}; give each job its own",
-            settings.topics.progress
-        ));
+/// Why a job that has committed nothing must not begin: there are checkpoints of its name.
+fn orphans(asked: &Asked<'_>, store: &dyn Store) -> Result<Option<String>, StoreError> {
+    let checkpoints = store.list(names::CHECKPOINTS)?;
+    let reason = || {
+        format!(
+            "there are {} checkpoints of a job of this name, and its progress topic {:?} holds nothing: was it deleted, or is \
+             this another Kafka? Give the job another name, or delete its checkpoints (`clicktide checkpoint delete`)",
+            checkpoints.len(),
+            asked.progress
+        )
+    };
+    Ok((!checkpoints.is_empty()).then(reason))
+}
+
+/// The newest good checkpoint of the job that is not ahead of what it has committed.
+fn newest_checkpoint(asked: &Asked<'_>, committed: &Progress, store: &dyn Store) -> Result<Option<Restore>, StoreError> {
+    let (found, rejected) = newest(store, asked.job, asked.configuration, committed.committed_through.map(Tick))?;
+    for Rejected { name, reason } in rejected {
+        tracing::warn!(checkpoint = name, reason, "a checkpoint can't be used");
     }
-    if !changed.is_empty() {
-        let lines = changed.join("\n  ");
-        return Some(format!(
-            "its configuration would change the meaning of what is already committed; start a job with another name \
-             (and progress topic), or undo:\n  {lines}"
-        ));
-    }
-    if bounded && !settings.until_end {
-        return Some("it was started with --until-end; start an unbounded job under another name".to_owned());
-    }
-    if !bounded && settings.until_end {
-        return Some("it was started without --until-end; start a bounded job under another name".to_owned());
-    }
-    (committed.state == JobState::Finished)
-        .then(|| "it is finished: all of its input has been read and all windows are committed".to_owned())
+    Ok(found.map(|(name, manifest)| Restore::of(name, manifest)))
+}
+
+/// A savepoint's content, checked.
+///
+/// # Errors
+/// Why it can't be used.
+fn read_savepoint(savepoint: &Savepoint) -> Result<(Restore, Manifest), String> {
+    let Savepoint { job, name: called, store } = savepoint;
+    let unusable = |reason: String| format!("savepoint {called:?} of job {job:?} can't be used: {reason}");
+    let name = names::savepoint(called).map_err(|error| error.to_string())?;
+    let manifest = read_manifest(&**store, &name).map_err(unusable)?;
+    check_objects(&**store, &manifest).map_err(unusable)?;
+    Ok((Restore::of(name, manifest.clone()), manifest))
 }
 
 /// The input topic as it is now.
 struct Log {
     consumer: BaseConsumer<LogContext>,
     topic: String,
-    /// Low watermark and last stable offset of every partition, in order.
-    ends: Vec<(i64, i64)>,
+    /// Its id, where the brokers know such ids.
+    topic_id: Option<String>,
+    /// What can be read of every partition, in order.
+    bounds: Vec<Bounds>,
+}
+
+impl std::convert::From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        StartError::Checkpoints(error.to_string())
+    }
+}
+
+impl std::convert::From<ProbeError> for StartError {
+    fn from(error: ProbeError) -> Self {
+        StartError::Checkpoints(error.to_string())
+    }
+}
+
+impl std::convert::From<RegisterError> for StartError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Fenced { .. } => StartError::Commit(CommitError::Fenced(error.to_string())),
+            RegisterError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl Log {
@@ -178,43 +255,36 @@ impl Log {
             let reason = format!("the input topic {topic:?} does not exist; `clicktide topics create` makes it");
             return Err(StartError::Kafka(reason));
         }
-        let end = |partition| consumer.fetch_watermarks(&topic, partition, TIMEOUT).map_err(kafka);
-        let ends = (0..partitions as i32).map(end).collect::<Result<Vec<_>, _>>()?;
-        Ok(Log { consumer, topic, ends })
+        let bounds = |partition| {
+            let (low, high) = consumer.fetch_watermarks(&topic, partition, TIMEOUT).map_err(kafka)?;
+            Ok(Bounds { low, high })
+        };
+        let bounds = (0..partitions as i32).map(bounds).collect::<Result<Vec<_>, StartError>>()?;
+        // An old broker, and the one of the demo, can't be asked.
+        let unknown = |reason: &String| tracing::debug!(topic, reason, "the topic's id is not known");
+        let topic_id = topic_id(&consumer, &topic, TIMEOUT).inspect_err(unknown).unwrap_or_default();
+        Ok(Log { consumer, topic, topic_id, bounds })
     }
 
-    fn low(&self, partition: i32) -> Option<i64> {
-        self.ends.get(usize::try_from(partition).ok()?).map(|(low, _)| *low)
-    }
-
-    fn new_job(&self, settings: &StartSettings) -> Result<Progress, StartError> {
-        let by_time = match settings.from {
+    /// The offset of each partition at which a new job begins.
+    fn begins(&self, from: From) -> Result<Vec<i64>, StartError> {
+        let by_time = match from {
             From::Timestamp(ms) => self.offsets_at(ms)?,
             From::Earliest | From::Latest => Vec::new(),
         };
-        let cut = |(partition, &(low, high)): (usize, &(i64, i64))| {
-            let offset = match settings.from {
-                From::Earliest => low,
-                From::Latest => high,
-                From::Timestamp(_) => by_time.get(partition).copied().flatten().unwrap_or(high),
-            };
-            PartitionCut::start(partition as i32, offset, settings.until_end.then_some(high.max(offset)))
+        let begin = |(partition, bounds): (usize, &Bounds)| match from {
+            From::Earliest => bounds.low,
+            From::Latest => bounds.high,
+            From::Timestamp(_) => by_time.get(partition).copied().flatten().unwrap_or(bounds.high),
         };
-        Ok(Progress {
-            job: settings.job.clone(),
-            generation: 1,
-            committed_through: None,
-            state: JobState::Running,
-            configuration: settings.configuration.clone(),
-            input: self.ends.iter().enumerate().map(cut).collect(),
-        })
+        Ok(self.bounds.iter().enumerate().map(begin).collect())
     }
 
     /// The first offset of each partition at or after a time, where there is one.
     fn offsets_at(&self, ms: i64) -> Result<Vec<Option<i64>>, StartError> {
         let kafka = |error| StartError::Kafka(describe(&error));
         let mut asked = TopicPartitionList::new();
-        for partition in 0..self.ends.len() as i32 {
+        for partition in 0..self.bounds.len() as i32 {
             asked.add_partition_offset(&self.topic, partition, Offset::Offset(ms)).map_err(kafka)?;
         }
         let answered = self.consumer.offsets_for_times(asked, TIMEOUT).map_err(kafka)?;
@@ -222,56 +292,6 @@ impl Log {
             Some(Offset::Offset(offset)) => Some(offset),
             _ => None,
         };
-        Ok((0..self.ends.len() as i32).map(offset).collect())
-    }
-
-    /// What a run goes on from, and the floors of partitions that are new.
-    fn resumed(&self, committed: Progress) -> Result<(Progress, Vec<IdleAdvance>), String> {
-        let mut input = committed.input.clone();
-        let mut advances = Vec::new();
-        for cut in &input {
-            let Some(&(low, high)) = usize::try_from(cut.partition).ok().and_then(|index| self.ends.get(index)) else {
-                return Err(format!(
-                    "topic {:?} has {} partitions and no partition {}, which was read before; was it made anew?",
-                    self.topic,
-                    self.ends.len(),
-                    cut.partition
-                ));
-            };
-            if cut.replay_from < low {
-                return Err(format!(
-                    "{} records of partition {} of topic {:?} are gone (offsets {} to {low}, deleted by retention), which \
-                     windows still open need; start a job with another name",
-                    low - cut.replay_from,
-                    cut.partition,
-                    self.topic,
-                    cut.replay_from
-                ));
-            }
-            if cut.position > high {
-                return Err(format!(
-                    "partition {} of topic {:?} ends at {high}, and has been read up to {}: it was made anew, or the broker \
-                     lost data; start a job with another name",
-                    cut.partition, self.topic, cut.position
-                ));
-            }
-        }
-        let bounded = input.iter().any(|cut| cut.until.is_some());
-        for partition in 0..self.ends.len() as i32 {
-            if input.iter().any(|cut| cut.partition == partition) {
-                continue;
-            }
-            // A new partition starts with what has been committed as its floor, which a replay has to know.
-            input.push(PartitionCut {
-                floor_ms: committed.committed_through,
-                ..PartitionCut::start(partition, 0, bounded.then_some(0))
-            });
-            advances.extend(committed.committed_through.map(|floor_ms| IdleAdvance {
-                partition,
-                next_offset: 0,
-                floor_ms,
-            }));
-        }
-        Ok((Progress { generation: committed.generation + 1, input, ..committed }, advances))
+        Ok((0..self.bounds.len() as i32).map(offset).collect())
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clicktide::avro::encode_event;
 use clicktide::event::ClickEvent;
-use clicktide::kafka::progress::{CommittedProgress, read_progress};
-use clicktide::progress::Progress;
+use clicktide::kafka::progress::read_progress;
+use clicktide::progress::{CommittedProgress, Progress};
 use clicktide_dataflows::event::EventType;
 use clicktide_dataflows::time::Windows;
 use serde_json::Value;
