@@ -8,6 +8,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::checkpoint::choose::{ProbeError, find_probe, put_probe};
+use crate::checkpoint::names;
 use crate::config::{Config, DEVELOPMENT_HASH_KEY};
 use crate::kafka::admin::{self, TopicSpec};
 use crate::kafka::client::{ClientError, Connection};
@@ -66,6 +68,7 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("hash key", hash_key(config)),
         line("hosts file", hosts(config)),
         line("HTTP port", http_port(config)),
+        line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
     ];
     lines.extend(kafka(config));
@@ -137,6 +140,25 @@ fn http_port(config: &Config) -> Outcome {
         Err(error) => Outcome::Bad(format!(
             "http.listen = {listen} cannot be used: {error}; is another process running, or this job already?"
         )),
+    }
+}
+
+/// Puts a probe, looks for it, lists and deletes it. A directory is made if it is not there.
+fn checkpoint_store(config: &Config) -> Outcome {
+    let tried = || -> Result<bool, ProbeError> {
+        let Some(store) = config.checkpoint_store(&config.job.name)? else { return Ok(false) };
+        // No run has generation 0: a running job's own probes are others.
+        let probe = put_probe(&*store, 0)?;
+        let seen = find_probe(&*store, &probe);
+        let listed = store.list(names::PROBES)?.into_iter().any(|(name, _)| name == probe.name);
+        store.delete(&probe.name)?;
+        seen?;
+        if listed { Ok(true) } else { Err(ProbeError::NotShared(probe.name)) }
+    };
+    match tried() {
+        Ok(true) => Outcome::Good,
+        Ok(false) => Outcome::Skipped("checkpoints.store is off: every start reads all open windows from Kafka".into()),
+        Err(error) => Outcome::Bad(error.to_string()),
     }
 }
 
@@ -277,6 +299,26 @@ mod tests {
         check_line("good", http_port(&config));
         config.http.listen = None;
         check_line("is off", http_port(&config));
+    }
+
+    #[test]
+    fn checkpoint_stores() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |store: Option<&str>, expected: &str| {
+            let mut config = Config::default();
+            config.checkpoints.store = store.map(|store| store.parse().unwrap());
+            check_line(expected, checkpoint_store(&config));
+        };
+        let path = |below: &str| format!("{}/{below}", dir.path().display());
+        check(Some(&path("new/checkpoints")), "good");
+        let probes = std::fs::read_dir(dir.path().join("new/checkpoints/clicktide/probes")).unwrap();
+        assert_eq!(probes.count(), 0);
+        check(None, "every start reads all open windows from Kafka");
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        check(Some(&path("file")), "it must be a directory");
+        if cfg!(not(feature = "s3")) {
+            check(Some("s3://bucket/prefix"), "build it with --features s3");
+        }
     }
 
     #[test]

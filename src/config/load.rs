@@ -108,7 +108,8 @@ impl Config {
         let figment = layers.0.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
         let mut config: Config = figment.extract().map_err(|error| layers.explain(error))?;
         let refuse = |refused: validate::Refused| layers.refuse(refused);
-        config.kafka.properties = resolve(&config.kafka.properties, environment).map_err(refuse)?;
+        config.kafka.properties = resolve(PROPERTIES, &config.kafka.properties, environment).map_err(refuse)?;
+        config.checkpoints.options = resolve(OPTIONS, &config.checkpoints.options, environment).map_err(refuse)?;
         layers.resolve_hash_key(&mut config).map_err(refuse)?;
         validate::validate(&config).map_err(refuse)?;
         Ok(config)
@@ -162,6 +163,9 @@ impl Provider for &Layer {
 
 /// Above the dotted keys of librdkafka's properties.
 const PROPERTIES: &str = "kafka.properties.";
+
+/// Above the keys of object_store's options, which have no dots.
+const OPTIONS: &str = "checkpoints.options.";
 
 impl Layer {
     /// `key` is `text`, which is read as a number or a boolean only where the default is one: a name or a password may
@@ -356,10 +360,10 @@ fn hours(text: &str) -> Option<String> {
 }
 
 /// Reads the properties whose values are `env:NAME` or `file:/path`.
-fn resolve(properties: &Properties, environment: &Environment) -> Result<Properties, validate::Refused> {
+fn resolve(above: &str, properties: &Properties, environment: &Environment) -> Result<Properties, validate::Refused> {
     let mut resolved = properties.clone();
     for (name, value) in properties.iter() {
-        let refuse = |expected| validate::Refused::new(format!("{PROPERTIES}{name}"), format!("{value:?}"), expected);
+        let refuse = |expected| validate::Refused::new(format!("{above}{name}"), format!("{value:?}"), expected);
         if let Some(variable) = value.strip_prefix("env:") {
             let text = environment.get(variable).filter(|text| !text.is_empty());
             let text = text.ok_or_else(|| refuse(format!("followed by a variable that is set; {variable} is not")))?;
@@ -374,7 +378,8 @@ fn resolve(properties: &Properties, environment: &Environment) -> Result<Propert
 }
 
 fn is_secret(key: &str) -> bool {
-    key == "privacy.hash_key" || key.strip_prefix(PROPERTIES).is_some_and(names_a_secret)
+    let property = key.strip_prefix(PROPERTIES).or_else(|| key.strip_prefix(OPTIONS));
+    key == "privacy.hash_key" || property.is_some_and(names_a_secret)
 }
 
 /// A value as it is written in TOML.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use crate::checkpoint::store::StoreLocation;
 use crate::http::ViewLimits;
 use crate::kafka::properties::Properties;
 use crate::logging::LogFormat;
@@ -150,6 +151,22 @@ pub struct Flow {
     pub records_in_flight: usize,
 }
 
+/// `[checkpoints]`: where the events of open windows are kept for the next start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoints {
+    /// A directory that all processes share, or S3 and its like, or off.
+    #[serde(with = "or_off")]
+    pub store: Option<StoreLocation>,
+    /// How long after one checkpoint the next one is written.
+    pub interval: Millis,
+    /// How many are kept.
+    pub keep: usize,
+    /// Options of the crate `object_store` for S3, above the variables AWS_… of the environment.
+    #[serde(skip_serializing)]
+    pub options: Properties,
+}
+
 /// `[http]`: health, metrics, the API and the dashboard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -246,6 +263,17 @@ impl Default for Cluster {
 impl Default for Flow {
     fn default() -> Self {
         Flow { ticks_ahead: 4, records_in_flight: 1_000_000 }
+    }
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Checkpoints {
+            store: Some(StoreLocation::Directory("checkpoints".into())),
+            interval: Millis(30_000),
+            keep: 3,
+            options: Properties::default(),
+        }
     }
 }
 

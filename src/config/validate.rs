@@ -5,7 +5,8 @@ use std::fmt;
 
 use clicktide_dataflows::time::Windows;
 
-use super::{Cluster, Config, Flow, Http, Kafka, Topics, Validation, WindowSettings};
+use super::{Checkpoints, Cluster, Config, Flow, Http, Kafka, Topics, Validation, WindowSettings};
+use crate::checkpoint::store::StoreLocation;
 use crate::logging;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
@@ -40,6 +41,7 @@ pub(super) fn validate(config: &Config) -> Verdict {
     }
     config.cluster.validate()?;
     config.flow.validate()?;
+    config.checkpoints.validate()?;
     config.http.validate()?;
     if let Err(error) = logging::check_filter(&config.logging.filter) {
         let value = format!("{:?}", config.logging.filter);
@@ -158,6 +160,19 @@ impl Flow {
     fn validate(&self) -> Verdict {
         number("flow.ticks_ahead", self.ticks_ahead, 1, 1_000_000)?;
         number("flow.records_in_flight", self.records_in_flight, 1, 1_000_000_000)
+    }
+}
+
+impl Checkpoints {
+    fn validate(&self) -> Verdict {
+        millis("checkpoints.interval", self.interval, Millis(1_000), Millis(60 * 60_000))?;
+        number("checkpoints.keep", self.keep, 1, 1_000)?;
+        match self.options.iter().next() {
+            Some((option, _)) if !matches!(self.store, Some(StoreLocation::S3 { .. })) => {
+                refuse(format!("checkpoints.options.{option}"), "…", "left out: only a store at s3://… has options")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
