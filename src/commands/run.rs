@@ -42,11 +42,7 @@ impl std::convert::From<ClusterError> for Early {
 impl std::convert::From<Early> for Failure {
     fn from(early: Early) -> Self {
         match early {
-            Early::Cluster(error @ ClusterError::Refused { .. }) => Failure::new(Exit::Refused, error),
-            Early::Cluster(error @ (ClusterError::Flags(_) | ClusterError::Hosts { .. })) => {
-                Failure::new(Exit::Configuration, error)
-            }
-            Early::Cluster(error) => Failure::new(Exit::Cluster, error),
+            Early::Cluster(error) => Failure::new(error.exit(), error),
             Early::Start(error @ StartError::Refused { .. }) => Failure::new(Exit::Refused, error),
             Early::Start(StartError::Commit(error @ CommitError::Fenced(_))) => Failure::new(Exit::Fenced, error),
             Early::Start(error) => Failure::new(Exit::Kafka, error),
