@@ -29,6 +29,8 @@ pub enum Exit {
     Source = 16,
     /// The processes of the job could not come together.
     Cluster = 17,
+    /// The job has to be started again: its input has more partitions than it reads.
+    Again = 18,
     /// An audit found that the results are not what they must be.
     Different = 20,
     /// A check found something that has to be put right.

@@ -65,7 +65,7 @@ fn three_processes_come_together_in_any_order() {
                 let Allocators { builders, guard } = allocators;
                 let config = timely::WorkerConfig::default();
                 let workers = timely::execute::execute_from(builders, guard, config, |worker| worker.peers()).unwrap();
-                assert!(workers.join().all(|peers| peers == Ok(3)));
+                assert!(workers.join().into_iter().all(|peers| peers == Ok(3)));
             });
             std::thread::sleep(Duration::from_millis(100));
         }
