@@ -49,8 +49,9 @@ impl Exit {
                 std::thread::park();
             }
         }
-        // Not by eprintln!, which panics when nobody reads, and a panic would come here again.
-        writeln!(std::io::stderr(), "clicktide: {why}").ok();
+        // At once, as other processes may write there too; and not by eprintln!, which panics when nobody reads: a panic would
+        // come here again.
+        std::io::stderr().write_all(format!("clicktide: {why}\n").as_bytes()).ok();
         std::process::exit(self as i32)
     }
 }
@@ -102,6 +103,7 @@ pub fn end_on_panic() {
             // The other one was quicker to stop.
             std::process::exit(0);
         }
-        Exit::Panic.now(format!("a thread failed, which is a fault of the program: {panic}"));
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        Exit::Panic.now(format!("a thread failed{place}, which is a fault of the program: {message}"));
     }));
 }

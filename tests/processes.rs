@@ -89,9 +89,10 @@ fn another_secret_is_turned_away_and_the_others_wait_on() {
         job.flags.extend(other.map(str::to_owned));
         let mut stranger = job.process(2, 1, 1, &[]);
         stranger.wait_for_code(REFUSED, DEADLINE);
-        let words = last_words(&stranger);
+        let stderr = stranger.stderr();
+        let words = stderr.lines().last().unwrap_or_default();
         assert!(words.contains("process 0 turned process 1 away: the secret differs"), "{words}");
-        assert!(!stranger.stderr().contains("nobody else"), "a secret is shown");
+        assert!(!stderr.contains("nobody else"), "a secret is shown");
         assert!(first.exited().is_none());
     }
     until_said(&mut first, "the secret differs");
@@ -151,7 +152,7 @@ fn a_lost_broker_ends_all_processes_and_a_short_restart_none() {
     }
     let dir = tempfile::tempdir().expect("a folder");
     let broker = Broker::start(dir.path(), &[]);
-    let mut job = Job::new(&broker.address, 1);
+    let job = Job::new(&broker.address, 1);
     let plain = Plain::new(&broker.address);
     let start_ms = Job::windows().tick_at_or_before(now_ms() - 60_000).0;
     produce(&job, &plain, 0, start_ms, 0..10);
@@ -165,6 +166,7 @@ fn a_lost_broker_ends_all_processes_and_a_short_restart_none() {
     job.until_final(start_ms + 28_000, &mut processes);
     stop(&mut processes, "TERM");
 
+    let mut job = Job::new(&broker.address, 1);
     job.flags.push("--set=kafka.lost_after=4s".to_owned());
     let mut processes = job.run(2, 1);
     processes.iter_mut().for_each(|process| until_said(process, "the processes are together"));
@@ -205,7 +207,9 @@ fn a_topic_that_grows_is_read_after_a_restart() {
     launch.signal("TERM");
     launch.wait_for_code(0, DEADLINE);
     let audit = job.audit_agrees();
-    assert_eq!(audit.number("/input/counted"), 20 * 4 + 3 * 40 * 4, "{:#}", audit.report);
+    let events = audit.number("/input/counted") + audit.number("/input/late");
+    assert_eq!(events, 20 * 4 + 3 * 40 * 4, "{:#}", audit.report);
+    assert!(audit.number("/input/counted") > 20 * 4, "{:#}", audit.report);
 
     // Without a supervisor all processes say that they have to be started again.
     let mut processes = job.run(2, 1);
@@ -216,7 +220,7 @@ fn a_topic_that_grows_is_read_after_a_restart() {
         last_words(process);
     }
     eventually("it is said from how many to how many", DEADLINE, || {
-        processes.iter().any(|process| process.stderr().contains("from=3 to=4")).then_some(())
+        processes.iter().any(|process| process.stderr().contains(r#""from":3,"to":4"#)).then_some(())
     });
     // A bounded run ends where its input ended when it began.
     let mut bounded = Job::new(&brokers, 1);

@@ -145,7 +145,7 @@ fn watch(config: &Config, partitions: usize, until_end: bool, stop: &Arc<AtomicB
         check_every: (!until_end).then(|| config.kafka.partitions_check_every.duration()),
     };
     let (has_grown, stop) = (Arc::clone(&grown), Arc::clone(stop));
-    let process = logging::process_span(config.cluster.process);
+    let process = tracing::Span::current();
     let see = move |sight| match sight {
         Sight::Lost(why) => Exit::Kafka.now(why),
         Sight::Grown(now) => {

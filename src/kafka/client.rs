@@ -225,9 +225,13 @@ pub(in crate::kafka) struct LogContext;
 
 impl ClientContext for LogContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is asked for and no error; what is one, librdkafka tries again by itself.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, "Kafka: {reason}");
+        match error.rdkafka_error_code() {
+            // The end of a partition is asked for and no error.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            // Said dozens of times a second, after each broker has been named.
+            Some(RDKafkaErrorCode::AllBrokersDown) => tracing::debug!(%error, "Kafka: {reason}"),
+            // What is an error, librdkafka tries again by itself.
+            _ => tracing::warn!(%error, "Kafka: {reason}"),
         }
     }
 }

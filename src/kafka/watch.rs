@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::client::{Connection, LogContext};
+use super::client::{Connection, Witness};
 use super::describe;
 
 /// How often it is asked, and how long an answer may take.
@@ -40,7 +40,7 @@ pub enum Sight {
 
 /// A watch over Kafka and a topic, on a thread that ends with it.
 pub struct TopicWatch {
-    consumer: Arc<BaseConsumer<LogContext>>,
+    consumer: Arc<BaseConsumer<Witness>>,
     topic: String,
     /// Nothing is ever sent: the thread ends when it is dropped.
     _watching: mpsc::Sender<()>,
@@ -58,7 +58,7 @@ impl TopicWatch {
         see: impl Fn(Sight) + Send + 'static,
     ) -> Result<TopicWatch, String> {
         let config = connection.client_config().map_err(|e| e.to_string())?;
-        let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(|e| describe(&e))?;
+        let consumer: BaseConsumer<Witness> = config.create_with_context(Witness::default()).map_err(|e| describe(&e))?;
         let (consumer, topic) = (Arc::new(consumer), topic.to_owned());
         let (watching, ended) = mpsc::channel();
         let watch = TopicWatch { consumer: Arc::clone(&consumer), topic: topic.clone(), _watching: watching };
@@ -94,7 +94,7 @@ impl TopicWatch {
 }
 
 /// How many partitions a topic has; none when a broker answers without knowing.
-fn partitions(consumer: &BaseConsumer<LogContext>, topic: &str) -> Result<Option<usize>, String> {
+fn partitions(consumer: &BaseConsumer<Witness>, topic: &str) -> Result<Option<usize>, String> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT).map_err(|e| describe(&e))?;
     let known = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
     Ok(known.map(|topic| topic.partitions().len()))
