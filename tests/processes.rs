@@ -120,29 +120,30 @@ fn no_process_elsewhere_without_a_secret() {
     assert!(words.contains("process 1 is at 192.0.2.1:2101") && words.contains("set cluster.secret_file"), "{words}");
 }
 
+/// Set in the process in which a worker panics.
+const PANICS: &str = "CLICKTIDE_TEST_PANICS";
+
 #[test]
 fn a_panic_on_any_thread_ends_the_process() {
+    if std::env::var_os(PANICS).is_some() {
+        end_on_panic();
+        // One of two workers, while the other one waits for it for ever.
+        let workers = timely::execute(timely::Config::process(2), |worker| {
+            assert!(worker.index() == 0, "a worker's own fault");
+            loop {
+                worker.step_or_park(None);
+            }
+        });
+        drop(workers.expect("two workers"));
+        return;
+    }
     let dir = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", "panics_on_a_thread", "--ignored", "--nocapture"]);
+    command.args(["--exact", "a_panic_on_any_thread_ends_the_process", "--nocapture"]).env(PANICS, "1");
     let mut process = Process::spawn("panics", dir.path(), command);
     process.wait_for_code(PANIC, DEADLINE);
     let words = last_words(&process);
     assert!(words.contains("a thread failed") && words.contains("a worker's own fault"), "{words}");
-}
-
-#[test]
-#[ignore = "what a_panic_on_any_thread_ends_the_process runs, as a process of its own"]
-fn panics_on_a_thread() {
-    end_on_panic();
-    // One of two workers, while the other one waits for it for ever.
-    timely::execute(timely::Config::process(2), |worker| {
-        assert!(worker.index() == 0, "a worker's own fault");
-        loop {
-            worker.step_or_park(None);
-        }
-    })
-    .expect("two workers");
 }
 
 #[test]

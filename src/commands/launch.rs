@@ -194,3 +194,21 @@ impl Drop for HostsFile {
         std::fs::remove_file(&self.0).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_that_says_most_counts() {
+        let code = |exit: Exit| Some(exit as i32);
+        let rising = [code(Exit::Again), code(Exit::PeerLost), code(Exit::Kafka), code(Exit::Fenced)];
+        assert!(rising.is_sorted_by_key(|code| weight(*code)));
+        for same in [None, code(Exit::Panic), code(Exit::CommitUnknown), code(Exit::Source), code(Exit::Cluster)] {
+            assert_eq!(weight(same), weight(code(Exit::Kafka)));
+        }
+        let mended = |exit| hopeless(code(exit)).is_none();
+        assert!([Exit::Kafka, Exit::PeerLost, Exit::Panic, Exit::CommitUnknown, Exit::Source, Exit::Again].map(mended) == [true; 6]);
+        assert!([Exit::Configuration, Exit::Fenced, Exit::Refused].map(mended) == [false; 3]);
+    }
+}

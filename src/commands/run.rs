@@ -148,6 +148,8 @@ fn watch(config: &Config, partitions: usize, until_end: bool, stop: &Arc<AtomicB
     let process = tracing::Span::current();
     let see = move |sight| match sight {
         Sight::Lost(why) => Exit::Kafka.now(why),
+        // Already stopping, for another reason.
+        Sight::Grown(_) if stop.load(Ordering::Relaxed) => {}
         Sight::Grown(now) => {
             let _process = process.enter();
             tracing::info!(from = partitions, to = now, "the events topic has grown: stopping, to be started again");
