@@ -56,7 +56,8 @@ fn a_process_that_hangs_ends_the_others_and_itself_when_it_goes_on() {
         }
         // The first to notice names it; the other one may have lost the first by then.
         let named = format!("lost another process of the job: process {hung} has not been heard for 1 s");
-        let words: Vec<String> = (0..3).filter(|index| *index != hung).map(|index| last_words(&processes[index])).collect();
+        let words: Vec<String> =
+            (0..3).filter(|index| *index != hung).map(|index| last_words(&processes[index])).collect();
         assert!(words.iter().any(|words| words.contains(&named)), "{words:?}");
         let at_rest = job.committed().progress;
         processes[hung].signal("CONT");

@@ -46,6 +46,8 @@ pub(super) struct Greeting {
     pub processes: usize,
     /// Workers of each.
     pub workers: usize,
+    /// How long each is listened for, and with that how often it has to beat, ms.
+    pub heartbeat_timeout_ms: u64,
     /// Unknown to whoever has not met process 0 yet.
     pub generation: Option<i64>,
 }
@@ -144,11 +146,7 @@ impl Host {
     ///
     /// # Errors
     /// When it is nobody of this job, does not know the secret, or does not come to the point in time.
-    pub fn welcome(
-        &self,
-        mut socket: TcpStream,
-        start: Option<&JobStart>,
-    ) -> io::Result<(usize, Purpose, TcpStream)> {
+    pub fn welcome(&self, mut socket: TcpStream, start: Option<&JobStart>) -> io::Result<(usize, Purpose, TcpStream)> {
         let deadline = Instant::now() + GREETING_TIMEOUT;
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
@@ -201,6 +199,8 @@ impl Host {
             self.differs("the job or its configuration", &own.identity, &theirs.identity)
         } else if (theirs.processes, theirs.workers) != (own.processes, own.workers) {
             self.differs("-n and -w", &(own.processes, own.workers), &(theirs.processes, theirs.workers))
+        } else if theirs.heartbeat_timeout_ms != own.heartbeat_timeout_ms {
+            self.differs("cluster.heartbeat_timeout (ms)", &own.heartbeat_timeout_ms, &theirs.heartbeat_timeout_ms)
         } else if theirs.generation != own.generation && !(self.process == 0 && purpose == Purpose::Workers) {
             // Which run it is, process 0 says.
             self.differs("the run", &own.generation, &theirs.generation)
@@ -220,7 +220,7 @@ fn invalid(reason: impl Into<String>) -> io::Error {
 }
 
 /// What somebody says, fit for one line of a log.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
 }
 

@@ -25,7 +25,7 @@ use crate::config::Secret;
 use crate::exit::{Exit, end_without_peer};
 use crate::progress::JobStart;
 
-use greeting::{Greeting, Host, Met};
+use greeting::{Greeting, Host, Met, shown};
 use heartbeat::{Farewell, Pulse};
 use proof::Purpose;
 
@@ -170,13 +170,13 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::NoSecret`].
     pub fn check_secret(&self, addresses: &[String]) -> Result<(), ClusterError> {
-        let near = |address: &str| address.to_socket_addrs().is_ok_and(|mut found| found.all(|at| at.ip().is_loopback()));
+        let near =
+            |address: &str| address.to_socket_addrs().is_ok_and(|mut found| found.all(|at| at.ip().is_loopback()));
         let far = || addresses.iter().enumerate().find(|(_, address)| !near(address));
         match (self.processes, &self.secret) {
             (1, _) | (_, Some(_)) => Ok(()),
-            _ => far().map_or(Ok(()), |(process, address)| {
-                Err(ClusterError::NoSecret { process, address: address.clone() })
-            }),
+            _ => far()
+                .map_or(Ok(()), |(process, address)| Err(ClusterError::NoSecret { process, address: address.clone() })),
         }
     }
 }
@@ -214,7 +214,9 @@ pub fn assemble<E: From<ClusterError>>(
     let listener = (cluster.process + 1 < cluster.processes).then(|| listen(cluster, &addresses)).transpose()?;
     let deadline = Instant::now() + cluster.connect_timeout;
     let Cluster { processes, process, workers, .. } = *cluster;
-    let greeting = Greeting { identity: identity.to_owned(), processes, workers, generation: None };
+    let heartbeat_timeout_ms = u64::try_from(cluster.heartbeat_timeout.as_millis()).unwrap_or(u64::MAX);
+    let greeting =
+        Greeting { identity: identity.to_owned(), processes, workers, heartbeat_timeout_ms, generation: None };
     let mut host = Host { process, greeting, secret: cluster.secret.clone() };
     let mut peers: Vec<Peer> = (0..processes).map(|_| Peer::default()).collect();
 
@@ -245,9 +247,8 @@ pub fn assemble<E: From<ClusterError>>(
     for pulse in &pulses {
         pulse.listen(Arc::new(end_without_peer)).map_err(ClusterError::Io)?;
     }
-    let (builders, timely) =
-        initialize_networking_from_sockets(typed(), sockets, process, workers, Hooks::default())
-            .map_err(ClusterError::Io)?;
+    let (builders, timely) = initialize_networking_from_sockets(typed(), sockets, process, workers, Hooks::default())
+        .map_err(ClusterError::Io)?;
     let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
     // Dropped in this order: when timely's connections are closed, the job has ended in all processes.
     Ok((Allocators { builders, guard: Box::new((timely, Farewell(pulses))) }, job_start))
@@ -307,7 +308,7 @@ fn connect(
                 return Err(ClusterError::Absent {
                     process: cluster.process,
                     peer: peer.to_string(),
-                    at: format!(" at {address} ({error})"),
+                    at: format!(" at {address} ({})", shown(&error.to_string())),
                     waited_s: cluster.connect_timeout.as_secs(),
                 });
             }
@@ -340,7 +341,10 @@ fn accept(
                 Ok((peer, purpose, socket)) => {
                     peers[peer].join(purpose, peer, socket, cluster.heartbeat_timeout).map_err(ClusterError::Io)?;
                 }
-                Err(error) => tracing::warn!(%address, %error, "turned a connection away"),
+                Err(error) => {
+                    let error = shown(&error.to_string());
+                    tracing::warn!(%address, error, "turned a connection away");
+                }
             }
         }
         if hearing >= HEARD_AT_ONCE_MAX {

@@ -208,7 +208,10 @@ mod tests {
             assert_eq!(weight(same), weight(code(Exit::Kafka)));
         }
         let mended = |exit| hopeless(code(exit)).is_none();
-        assert!([Exit::Kafka, Exit::PeerLost, Exit::Panic, Exit::CommitUnknown, Exit::Source, Exit::Again].map(mended) == [true; 6]);
+        assert!(
+            [Exit::Kafka, Exit::PeerLost, Exit::Panic, Exit::CommitUnknown, Exit::Source, Exit::Again].map(mended)
+                == [true; 6]
+        );
         assert!([Exit::Configuration, Exit::Fenced, Exit::Refused].map(mended) == [false; 3]);
     }
 }

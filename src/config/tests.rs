@@ -320,7 +320,10 @@ fn the_secret_of_the_cluster_is_one_and_long_and_never_shown() {
         assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
     };
     refused(&format!("{in_file}\nsecret = \"x\""), "left out where secret is set");
-    refused("cluster.secret = \"hunter2\"", "cluster.secret = *** (file FILE): must be a secret text of at least 16 bytes");
+    refused(
+        "cluster.secret = \"hunter2\"",
+        "cluster.secret = *** (file FILE): must be a secret text of at least 16 bytes",
+    );
     std::fs::write(&file, "hunter2").unwrap();
     refused(&in_file, "cluster.secret_file = *** (file FILE): must be a secret text of at least 16 bytes");
 }

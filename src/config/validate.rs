@@ -162,7 +162,11 @@ impl Cluster {
                 let expected = format!(
                     "a secret text of at least {SECRET_BYTES_MIN} bytes, such as `openssl rand -hex 32` writes"
                 );
-                refuse(if self.secret_file.is_some() { "cluster.secret_file" } else { "cluster.secret" }, "***", expected)
+                refuse(
+                    if self.secret_file.is_some() { "cluster.secret_file" } else { "cluster.secret" },
+                    "***",
+                    expected,
+                )
             }
             _ => Ok(()),
         }

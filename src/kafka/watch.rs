@@ -58,7 +58,8 @@ impl TopicWatch {
         see: impl Fn(Sight) + Send + 'static,
     ) -> Result<TopicWatch, String> {
         let config = connection.client_config().map_err(|e| e.to_string())?;
-        let consumer: BaseConsumer<Witness> = config.create_with_context(Witness::default()).map_err(|e| describe(&e))?;
+        let consumer: BaseConsumer<Witness> =
+            config.create_with_context(Witness::default()).map_err(|e| describe(&e))?;
         let (consumer, topic) = (Arc::new(consumer), topic.to_owned());
         let (watching, ended) = mpsc::channel();
         let watch = TopicWatch { consumer: Arc::clone(&consumer), topic: topic.clone(), _watching: watching };

@@ -11,7 +11,13 @@ use crate::progress::JobStart;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn host(process: usize, secret: Option<&str>) -> Host {
-    let greeting = Greeting { identity: "the job".to_owned(), processes: 3, workers: 2, generation: Some(7) };
+    let greeting = Greeting {
+        identity: "the job".to_owned(),
+        processes: 3,
+        workers: 2,
+        heartbeat_timeout_ms: 10_000,
+        generation: Some(7),
+    };
     Host { process, greeting, secret: secret.map(Secret::new) }
 }
 
@@ -71,6 +77,11 @@ fn what_has_to_be_the_same_is_compared() {
     let workers = Purpose::Workers;
     check(&|other| other.greeting.identity.push('s'), workers, "the job or its configuration differs: \"the job\"");
     check(&|other| other.greeting.workers = 3, workers, "-n and -w differs: (3, 2) in process 0, (3, 3)");
+    check(
+        &|other| other.greeting.heartbeat_timeout_ms = 9,
+        workers,
+        "cluster.heartbeat_timeout (ms) differs: 10000 in",
+    );
     check(&|other| other.process = 0, workers, "process 0 connects to process 0");
     check(&|other| other.process = 3, workers, "-n differs: 3 in process 0, \"above 3\"");
     check(&|other| other.greeting.generation = Some(6), Purpose::Heartbeat, "the run differs: Some(7)");
@@ -120,7 +131,9 @@ fn a_proof_that_was_overheard_is_worth_nothing_later() {
     let (overheard, told) = (connection(), std::sync::mpsc::channel());
     let (there, here) = overheard;
     let proof: Value = thread::scope(|scope| {
-        scope.spawn(|| host(1, Some("a secret")).introduce_itself(there, Purpose::Workers, 0, Instant::now() + PATIENCE));
+        scope.spawn(|| {
+            host(1, Some("a secret")).introduce_itself(there, Purpose::Workers, 0, Instant::now() + PATIENCE)
+        });
         let mut stranger = Stranger(here);
         told.0.send(stranger.hear()).unwrap();
         stranger.say(&json!({"Yes": vec![2; 32]}));
@@ -179,7 +192,10 @@ fn strangers_are_turned_away_and_learn_nothing() {
     short["nonce"] = json!([1, 2]);
     check(&line(short), "invalid length");
     // A greeting without a proof, at once.
-    check(&[line(hello()), line(json!({"identity": "", "processes": 3, "workers": 2, "generation": 7}))].concat(), "invalid type");
+    check(
+        &[line(hello()), line(json!({"identity": "", "processes": 3, "workers": 2, "generation": 7}))].concat(),
+        "invalid type",
+    );
     check(&[line(hello()), line(json!(vec![0; 32]))].concat(), "the secret differs");
 }
 
