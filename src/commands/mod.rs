@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod demo;
 pub mod generate;
+mod input_watch;
 pub mod launch;
 pub mod replay;
 pub mod run;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::cluster::{ClusterError, assemble};
-use crate::commands::signals::{stop_at_end_of_input, stop_in_good_order, stop_on_signal};
+use crate::commands::input_watch::InputWatch;
+use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
 use crate::committer::{CommitEpoch, CommitError};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::http::{self, HealthLimits, JobSite, Phase, ProcessIdentity, Server, Site, Status, View};
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, StartError, StartSettings, start_job};
-use crate::kafka::watch::{Sight, TopicWatch, Vigil};
 use crate::observe::Observer;
 use crate::pipeline::{self, Ended, Job};
 use crate::{logging, metrics};
@@ -90,7 +90,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka.clone(), settings.topics.events.clone(), Arc::clone(&now_ms))
         .map_err(|reason| Failure::new(Exit::Kafka, reason))?;
-    let partitions_count = start.input.len();
+    let input = InputWatch::start(config, start.input.len(), run.until_end, &stop)?;
     let status = Arc::clone(&site.status);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
     let job = Job {
@@ -103,16 +103,13 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         now_ms,
         stop: Arc::clone(&stop),
     };
-    let watch = watch(config, partitions_count, run.until_end, &stop)?;
     let ended = pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e))?;
     status.set_phase(Phase::Stopping);
     match ended {
         Ended::Finished => tracing::info!("finished: all of the input is read and all windows are committed"),
         Ended::Stopped => {
             tracing::info!("stopped: what was complete is committed");
-            // Another process may have noticed first; whoever was told to stop has not been stopped for that.
-            let asked = stop.load(Ordering::Relaxed);
-            if watch.grown.load(Ordering::Relaxed) || (!asked && !run.until_end && watch.more_than(partitions_count)) {
+            if input.grown(stop.load(Ordering::Relaxed)) {
                 return Err(Failure::new(Exit::Again, "the job has to be started again: its input has grown"));
             }
         }
@@ -122,44 +119,6 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         server.stop();
     }
     Ok(())
-}
-
-/// Watches Kafka and the events topic: without Kafka the program ends, and for more partitions the job stops.
-struct Watch {
-    topic: TopicWatch,
-    grown: Arc<AtomicBool>,
-}
-
-impl Watch {
-    fn more_than(&self, partitions: usize) -> bool {
-        self.topic.partitions().is_some_and(|now| now > partitions)
-    }
-}
-
-fn watch(config: &Config, partitions: usize, until_end: bool, stop: &Arc<AtomicBool>) -> Result<Watch, Failure> {
-    let grown = Arc::new(AtomicBool::new(false));
-    let vigil = Vigil {
-        lost_after: config.kafka.lost_after.duration(),
-        partitions,
-        // A bounded run ends where its input ended when it began.
-        check_every: (!until_end).then(|| config.kafka.partitions_check_every.duration()),
-    };
-    let (has_grown, stop) = (Arc::clone(&grown), Arc::clone(stop));
-    let process = tracing::Span::current();
-    let see = move |sight| match sight {
-        Sight::Lost(why) => Exit::Kafka.now(why),
-        // Already stopping, for another reason.
-        Sight::Grown(_) if stop.load(Ordering::Relaxed) => {}
-        Sight::Grown(now) => {
-            let _process = process.enter();
-            tracing::info!(from = partitions, to = now, "the events topic has grown: stopping, to be started again");
-            has_grown.store(true, Ordering::Relaxed);
-            stop_in_good_order(&stop);
-        }
-    };
-    let topic = TopicWatch::start(&config.connection(), &config.kafka.events_topic, vigil, see)
-        .map_err(|reason| Failure::new(Exit::Kafka, reason))?;
-    Ok(Watch { topic, grown })
 }
 
 /// What a run of the configured job is started with.
