@@ -155,8 +155,8 @@ fn a_lost_broker_ends_all_processes_and_a_short_restart_none() {
     let dir = tempfile::tempdir().expect("a folder");
     let broker = Broker::start(dir.path(), &[]);
     let mut job = Job::new(&broker.address, 1);
-    // However slowly it starts here.
-    job.flags.push("--set=kafka.lost_after=2m".to_owned());
+    // However slowly it starts here, and with a commit under way or not.
+    job.flags.extend(["--set=kafka.lost_after=2m", "--set=kafka.transaction_timeout=2m"].map(str::to_owned));
     let plain = Plain::new(&broker.address);
     let start_ms = Job::windows().tick_at_or_before(now_ms() - 60_000).0;
     produce(&job, &plain, 0, start_ms, 0..10);
