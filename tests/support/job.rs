@@ -95,6 +95,9 @@ impl Job {
             format!("--bound={BOUND_MS}ms"),
             format!("--set=windows.idle_timeout={IDLE_TIMEOUT}"),
             "--set=http.listen=off".to_owned(),
+            // Much more often than anybody would, so that there is one under way whenever anything happens.
+            format!("--set=checkpoints.store={}", self.dir().join("checkpoints").display()),
+            "--set=checkpoints.interval=1s".to_owned(),
         ]);
         flags.extend(self.flags.iter().cloned());
         flags
