@@ -17,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use support::chance::Chance;
 use support::job::{DEADLINE, Job, all_closed_ms, body, event, now_ms, stop};
 use support::proxy::{Network, Proxy};
-use support::topics::Plain;
+use support::topics::{Plain, Transactions};
 use support::{Broker, Process, brokers, eventually, free_ports, send_signal, test_name};
 
 const FENCED: i32 = 11;
@@ -86,6 +86,14 @@ fn in_transaction(job: &Job) -> bool {
     };
     let all = end("read_uncommitted");
     end("read_committed") < all
+}
+
+/// Says why a supervisor had to start its job again.
+fn tell_restarts(launch: &Process) {
+    let stderr = launch.stderr();
+    let restarts: Vec<_> = stderr.lines().filter(|line| line.contains("starting the job again")).collect();
+    let reasons: Vec<_> = stderr.lines().filter(|line| line.starts_with("clicktide: ")).collect();
+    eprintln!("{}: {} restarts: {reasons:#?}", test_name(), restarts.len());
 }
 
 /// How often a process says that it has come together with the others, in all of its runs.
@@ -246,9 +254,36 @@ fn stopped_for_longer_than_a_transaction_may_last() {
     job.until_final(begin_ms + 3_000_000, std::slice::from_mut(&mut launch));
     launch.signal("TERM");
     launch.wait_for_code(0, DEADLINE);
+    tell_restarts(&launch);
     let after = job.committed().progress.expect("progress");
     assert_eq!(after.generation > before.generation, caught, "{before:?} {after:?}");
     Generated { sent, acknowledged: sent }.is_audited(&job);
+}
+
+#[test]
+fn fenced_off_by_nobody() {
+    let Some(brokers) = brokers() else { return };
+    let _turn = turn();
+    let job = Job::new(&brokers, 3);
+    let generator = job.generate(300, None);
+    let mut launch = job.launch(2, 1);
+    for generation in 1..=2 {
+        let progress = job.until_more(2, std::slice::from_mut(&mut launch));
+        assert_eq!(progress.generation, generation);
+        if generation == 1 {
+            // As a run that is killed before it has begun, or the broker's patience with a transaction.
+            drop(Transactions::of(&brokers, &job.name));
+            job.until("it begins again", std::slice::from_mut(&mut launch), |committed| {
+                committed.progress.as_ref().is_some_and(|progress| progress.generation > generation)
+            });
+        }
+    }
+    let generated = Generated::end(generator);
+    job.until_final(all_closed_ms(), std::slice::from_mut(&mut launch));
+    launch.signal("TERM");
+    launch.wait_for_code(0, DEADLINE);
+    tell_restarts(&launch);
+    generated.is_audited(&job);
 }
 
 /// A broker of the test's own, in a folder below this one.
@@ -290,6 +325,7 @@ fn the_broker_is_killed() {
             job.until_more(1, std::slice::from_mut(&mut launch));
             launch.signal("TERM");
             launch.wait_for_code(0, DEADLINE);
+            tell_restarts(&launch);
             job.move_to(&format!("after-{round}-"));
             launch = job.launch(1, 2);
         }
@@ -299,6 +335,7 @@ fn the_broker_is_killed() {
     job.until_final(all_closed_ms(), std::slice::from_mut(&mut launch));
     launch.signal("TERM");
     launch.wait_for_code(0, DEADLINE);
+    tell_restarts(&launch);
     generated.is_audited(&job);
 }
 
@@ -335,6 +372,7 @@ fn the_network_is_cut() {
             // A supervisor whose pauses have not grown.
             launch.signal("TERM");
             launch.wait_for_code(0, DEADLINE);
+            tell_restarts(&launch);
             job.move_to(&format!("after-{round}-"));
             launch = job.launch([1, 2][round % 2], 2);
             job.until_more(1, std::slice::from_mut(&mut launch));
@@ -363,6 +401,7 @@ fn the_network_is_cut() {
     job.until_final(all_closed_ms(), std::slice::from_mut(&mut launch));
     launch.signal("TERM");
     launch.wait_for_code(0, DEADLINE);
+    tell_restarts(&launch);
     assert_eq!(generated.sent, generated.acknowledged);
     generated.is_audited(&job);
 }
