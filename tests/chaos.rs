@@ -8,7 +8,6 @@
 mod support;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -22,13 +21,6 @@ use support::{Broker, Process, brokers, eventually, free_ports, send_signal, tes
 
 const FENCED: i32 = 11;
 const PEER_LOST: i32 = 13;
-
-/// Held by tests that would disturb each other on a small machine: at most two of this file run at a time, of which one is
-/// the longest.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn chance() -> Chance {
     let seed =
@@ -185,7 +177,6 @@ fn backlog(job: &Job, plain: &Plain, from_ms: i64, until_ms: i64) -> i64 {
 #[test]
 fn a_stopped_process() {
     let Some(brokers) = brokers() else { return };
-    let _turn = turn();
     let mut chance = chance();
     let mut job = Job::new(&brokers, 3);
     let plain = Plain::new(&brokers);
@@ -225,7 +216,6 @@ fn a_stopped_process() {
 #[test]
 fn stopped_for_longer_than_a_transaction_may_last() {
     let Some(brokers) = brokers() else { return };
-    let _turn = turn();
     let mut chance = chance();
     let mut job = Job::new(&brokers, 3);
     job.flags.push("--set=kafka.transaction_timeout=2s".to_owned());
@@ -263,7 +253,6 @@ fn stopped_for_longer_than_a_transaction_may_last() {
 #[test]
 fn fenced_off_by_nobody() {
     let Some(brokers) = brokers() else { return };
-    let _turn = turn();
     let job = Job::new(&brokers, 3);
     let generator = job.generate(300, None);
     let mut launch = job.launch(2, 1);
@@ -294,7 +283,6 @@ fn own_broker(dir: &Path) -> Broker {
 #[test]
 fn the_broker_is_killed() {
     let Some(_) = brokers() else { return };
-    let _turn = turn();
     let mut chance = chance();
     let dir = tempfile::tempdir().expect("a folder");
     let broker = own_broker(dir.path());
@@ -342,7 +330,6 @@ fn the_broker_is_killed() {
 #[test]
 fn the_network_is_cut() {
     let Some(_) = brokers() else { return };
-    let _turn = turn();
     let mut chance = chance();
     let dir = tempfile::tempdir().expect("a folder");
     // Two ways to the broker: the generator, the audit and this test take the direct one, the job that by the proxy.
@@ -409,7 +396,6 @@ fn the_network_is_cut() {
 #[test]
 fn two_at_once_again() {
     let Some(brokers) = brokers() else { return };
-    let _turn = turn();
     let mut chance = chance();
     let mut job = Job::new(&brokers, 3);
     let generator = job.generate(300, None);
@@ -446,20 +432,13 @@ fn two_at_once_again() {
 #[test]
 fn a_whole_life() {
     let Some(brokers) = brokers() else { return };
-    let _turn = turn();
     let job = Job::new(&brokers, 3);
     let mut generated = Generated::default();
     let mut generator = Some(job.generate(300, None));
     // With all partitions idle the watermark goes on by the wall clock, through kills and stops.
-    for (processes, workers, busy, orderly) in [
-        (1, 1, true, true),
-        (2, 2, true, false),
-        (1, 3, false, false),
-        (2, 1, false, true),
-        (1, 1, true, false),
-        (1, 3, false, false),
-        (2, 2, true, true),
-    ] {
+    for (processes, workers, busy, orderly) in
+        [(1, 1, true, true), (2, 2, true, false), (1, 3, false, false), (2, 1, false, true), (3, 1, true, false)]
+    {
         match (busy, generator.take()) {
             (true, None) => generator = Some(job.generate(300, None)),
             (false, Some(ended)) => generated = generated.and(Generated::end(ended)),
