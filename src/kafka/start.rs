@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Connection, LogContext};
+use super::client::{Connection, LogContext, fetch_watermarks};
 use super::committer::{JobTopics, KafkaCommitter};
 use super::describe;
 use super::probe::reach;
@@ -178,7 +178,7 @@ impl Log {
             let reason = format!("the input topic {topic:?} does not exist; `clicktide topics create` makes it");
             return Err(StartError::Kafka(reason));
         }
-        let end = |partition| consumer.fetch_watermarks(&topic, partition, TIMEOUT).map_err(kafka);
+        let end = |partition| fetch_watermarks(&consumer, &topic, partition, TIMEOUT).map_err(kafka);
         let ends = (0..partitions as i32).map(end).collect::<Result<Vec<_>, _>>()?;
         Ok(Log { consumer, topic, ends })
     }
