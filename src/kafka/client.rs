@@ -99,6 +99,8 @@ impl Connection {
         self.check_tls()?;
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
+        // A broker that is back is found again soon. The default of 10 s is most of what a transaction may take.
+        config.set("reconnect.backoff.max.ms", "1000");
         self.properties.iter().for_each(|(property, value)| _ = config.set(property, value));
         config.set("bootstrap.servers", &self.brokers);
         Ok(config)
