@@ -192,7 +192,9 @@ fn a_stopped_process() {
         stop_in_transaction(&job, &mut zombies[0], &mut chance);
         let before = job.committed_so_far().expect("progress");
 
-        // Another run takes over, and commits what the stopped one was about to.
+        // Another run takes over, and commits what the stopped one was about to. It will itself be stopped for longer than
+        // its patience.
+        job.flags = vec!["--set=kafka.transaction_timeout=2s".to_owned()];
         job.move_to(place);
         let mut successors = job.run(processes, workers);
         let progress = job.until_final(hour(number + 1) - 10_000, &mut successors);

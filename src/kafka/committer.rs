@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Connection, LogContext};
 use super::describe;
-use super::progress::read_progress_so_far;
+use super::progress::read_generation;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::progress::{JobState, PartitionCut, Progress};
@@ -70,6 +70,8 @@ impl ProducerContext for DeliveryErrors {
 const DEAD_LETTER_BYTES_MAX: usize = 900_000;
 /// How long a run takes at most, as a rule, from fencing off the others to its first commit.
 const ANOTHER_BEGINS: Duration = Duration::from_secs(5);
+/// How long to wait for the brokers' word on whether it has.
+const ANSWER: Duration = Duration::from_secs(3);
 /// How long one call waits inside librdkafka.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -164,25 +166,28 @@ impl KafkaCommitter {
             (Err(_), Some((code, text))) if is_fenced(code) => CommitError::Fenced(text),
             (Err(error), _) => error,
         };
+        let fenced = matches!(error, CommitError::Fenced(_));
+        let another = self.another_has_begun(if fenced { ANOTHER_BEGINS } else { Duration::ZERO });
         Err(match error {
-            CommitError::Fenced(text) if !self.another_has_begun() => CommitError::Unknown(format!(
+            CommitError::Fenced(text) if !another => CommitError::Unknown(format!(
                 "the brokers gave up on this producer, and no other run has begun: {text}"
             )),
+            CommitError::Failed(text) | CommitError::Unknown(text) if another => CommitError::Fenced(text),
             error => error,
         })
     }
 
-    /// Whether a run has begun after this one, asked when the brokers do not accept this one's transactions any more.
+    /// Whether a run has begun after this one, or does so within `patience`: asked when a transaction has failed.
     ///
-    /// They treat a producer whose transaction has timed out like one that was fenced by another, as after a pause of the
-    /// machine in the middle of a transaction, and a run that fences may end before it begins. Then there is nobody to leave
-    /// the job to.
-    fn another_has_begun(&self) -> bool {
-        let deadline = Instant::now() + ANOTHER_BEGINS;
+    /// The brokers treat a producer whose transaction has timed out like one that was fenced by another, as after a pause of
+    /// the machine in the middle of a transaction, and a run that fences may end before it begins. Then there is nobody to
+    /// leave the job to. And a run that was itself paused for so long that it has lost its patience, whatever it has not
+    /// been told yet, must not be started again to fence the one that took over.
+    fn another_has_begun(&self, patience: Duration) -> bool {
+        let Connection { brokers, properties } = &self.connection;
+        let deadline = Instant::now() + patience;
         loop {
-            let properties = self.connection.properties.to_map();
-            let committed = read_progress_so_far(&self.connection.brokers, &properties, &self.topics.progress);
-            match committed.map(|committed| committed.progress.map_or(0, |progress| progress.generation)) {
+            match read_generation(brokers, &properties.to_map(), &self.topics.progress, ANSWER) {
                 Ok(generation) if generation > self.begun_generation => return true,
                 Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
                 Ok(_) => return false,
