@@ -114,7 +114,13 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let restore_from = match &start.restore {
         Some(restore) => {
             let Restore { checkpoint, through, objects, .. } = restore;
-            tracing::info!(checkpoint, through_ms = through.0, objects = objects.len(), events = restore.events(), "restoring");
+            tracing::info!(
+                checkpoint,
+                through_ms = through.0,
+                objects = objects.len(),
+                events = restore.events(),
+                "restoring"
+            );
             config.checkpoint_store(&restore.job).map_err(checkpoints)?
         }
         None => None,
@@ -128,14 +134,16 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let status = Arc::clone(&site.status);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
-    let checkpoints = store.map(|store| start_writer(config, &settings, &cluster, &start, site.savepoints.clone(), store));
+    let checkpoints =
+        store.map(|store| start_writer(config, &settings, &cluster, &start, site.savepoints.clone(), store));
     let checkpoints = checkpoints.transpose()?;
     let job = Job {
         workers: cluster.workers,
         source: config.source_settings(),
         start,
         partitions: Box::new(partitions),
-        committer: committer.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer, checkpoints.as_ref())),
+        committer: committer
+            .map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer, checkpoints.as_ref())),
         restore_from,
         checkpoints,
         observer,
@@ -188,7 +196,13 @@ fn start_writer(
     thread.map_err(|e| checkpoints(format!("can't start the writing thread: {e}")))?;
     let StartSettings { job, configuration, windows, .. } = settings.clone();
     Ok(Checkpoints {
-        settings: CoordinatorSettings { job, configuration, topic_id: start.topic_id.clone(), interval_ms: config.checkpoints.interval.0, processes },
+        settings: CoordinatorSettings {
+            job,
+            configuration,
+            topic_id: start.topic_id.clone(),
+            interval_ms: config.checkpoints.interval.0,
+            processes,
+        },
         committed: Arc::new(Mutex::new(Committed::at(start, windows.size_ms()))),
         requests,
         process,

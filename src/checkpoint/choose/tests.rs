@@ -37,6 +37,7 @@ pub(in crate::checkpoint) fn manifest(through: i64, generation: i64, objects: Ve
         job: "job".into(),
         generation,
         configuration: CONFIGURATION.into(),
+        topic_id: None,
         through: Tick(through),
         input: vec![],
         resume: vec![],
