@@ -67,6 +67,7 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("retention of events", retention(config)),
         line("hash key", hash_key(config)),
         line("hosts file", hosts(config)),
+        line("secret of the cluster", cluster_secret(config)),
         line("HTTP port", http_port(config)),
         line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
@@ -116,6 +117,19 @@ fn hosts(config: &Config) -> Outcome {
         )),
         Ok(_) => Outcome::Good,
         Err(reason) => Outcome::Bad(format!("cluster.hosts = {file:?}: {reason}")),
+    }
+}
+
+fn cluster_secret(config: &Config) -> Outcome {
+    let cluster = config.cluster();
+    match (cluster.processes, &cluster.secret, cluster.addresses()) {
+        (1, _, _) => Outcome::Skipped("not needed by one process".into()),
+        (_, Some(_), _) => Outcome::Good,
+        (_, None, Err(_)) => Outcome::Skipped("needs a hosts file that is good".into()),
+        (_, None, Ok(addresses)) => match cluster.check_secret(&addresses) {
+            Ok(()) => Outcome::Skipped("none, and none is needed: every process is on this machine".into()),
+            Err(error) => Outcome::Bad(error.to_string()),
+        },
     }
 }
 
@@ -287,6 +301,22 @@ mod tests {
         check_line("not needed", hosts(&config));
         config.cluster.hosts = Some("/nowhere/hosts".into());
         check_line("No such file", hosts(&config));
+    }
+
+    #[test]
+    fn secrets_of_clusters() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hosts");
+        let mut config = Config::default();
+        check_line("not needed by one process", cluster_secret(&config));
+        (config.cluster.processes, config.cluster.hosts) = (2, Some(file.clone()));
+        check_line("needs a hosts file", cluster_secret(&config));
+        fs::write(&file, "127.0.0.1:1\n127.0.0.1:2\n").unwrap();
+        check_line("every process is on this machine", cluster_secret(&config));
+        fs::write(&file, "127.0.0.1:1\n192.0.2.1:2\n").unwrap();
+        check_line("BAD   x: process 1 is at 192.0.2.1:2", cluster_secret(&config));
+        config.cluster.secret = Some(Secret::new("known to both of them"));
+        check_line("good", cluster_secret(&config));
     }
 
     #[test]

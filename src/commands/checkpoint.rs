@@ -208,14 +208,14 @@ fn fitness(manifest: &Manifest, config: &Config) -> Verdict {
 fn show(store: &dyn Store, name: &str) -> Result<(), Failure> {
     let manifest = choose::read_manifest(store, name)
         .map_err(|reason| Failure::new(Exit::Bad, Rejected { name: name.to_owned(), reason }))?;
-    let Manifest { job, generation, configuration, topic_id, through, input, resume, idle_advances, objects } =
+    let Manifest { job, generation, configuration, through, input, resume, idle_advances, objects, topic_id } =
         &manifest;
     println!("{name}");
     println!("  job            {job}");
     println!("  run            {generation}");
     println!("  through        {} ({} ms)", time(*through), through.0);
+    println!("  topic id       {}", topic_id.as_deref().unwrap_or("-"));
     println!("  configuration  {configuration}");
-    println!("  input topic    {}", topic_id.as_deref().unwrap_or("of an unknown id"));
     println!();
     let head = ["partition", "began", "committed to", "replay from", "read on from", "after", "idle advances"];
     let rows = input.iter().map(|cut| {

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod checkpoint;
 pub mod demo;
 pub mod generate;
+mod input_watch;
 pub mod launch;
 pub mod replay;
 pub mod run;

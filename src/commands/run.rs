@@ -10,6 +10,7 @@ use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::writer::{Writer, WriterSettings};
 use crate::cluster::{Cluster, ClusterError, assemble};
+use crate::commands::input_watch::InputWatch;
 use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
 use crate::committer::{CommitEpoch, CommitError};
 use crate::config::Config;
@@ -52,11 +53,7 @@ impl std::convert::From<ClusterError> for Early {
 impl std::convert::From<Early> for Failure {
     fn from(early: Early) -> Self {
         match early {
-            Early::Cluster(error @ ClusterError::Refused { .. }) => Failure::new(Exit::Refused, error),
-            Early::Cluster(error @ (ClusterError::Flags(_) | ClusterError::Hosts { .. })) => {
-                Failure::new(Exit::Configuration, error)
-            }
-            Early::Cluster(error) => Failure::new(Exit::Cluster, error),
+            Early::Cluster(error) => Failure::new(error.exit(), error),
             Early::Start(error @ StartError::Refused { .. }) => Failure::new(Exit::Refused, error),
             Early::Start(StartError::Commit(error @ CommitError::Fenced(_))) => Failure::new(Exit::Fenced, error),
             Early::Start(error @ StartError::Checkpoints(_)) => Failure::new(Exit::Checkpoints, error),
@@ -131,6 +128,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka.clone(), settings.topics.events.clone(), Arc::clone(&now_ms))
         .map_err(|reason| Failure::new(Exit::Kafka, reason))?;
+    let input = InputWatch::start(config, start.input.len(), run.until_end, &stop)?;
     let status = Arc::clone(&site.status);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
@@ -155,7 +153,12 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     status.set_phase(Phase::Stopping);
     match ended {
         Ended::Finished => tracing::info!("finished: all of the input is read and all windows are committed"),
-        Ended::Stopped => tracing::info!("stopped: what was complete is committed"),
+        Ended::Stopped => {
+            tracing::info!("stopped: what was complete is committed");
+            if input.grown(stop.load(Ordering::Relaxed)) {
+                return Err(Failure::new(Exit::Again, "the job has to be started again: its input has grown"));
+            }
+        }
         Ended::Failed | Ended::Killed => return Err(Failure::new(Exit::Failure, "the job has failed")),
     }
     if let Some(server) = server {

@@ -138,8 +138,17 @@ impl Config {
 
     /// This process's place in the job.
     pub fn cluster(&self) -> crate::cluster::Cluster {
-        let Cluster { processes, process, workers, hosts, connect_timeout } = self.cluster.clone();
-        crate::cluster::Cluster { processes, process, workers, hosts, connect_timeout: connect_timeout.duration() }
+        let Cluster { processes, process, workers, hosts, connect_timeout, heartbeat_timeout, secret, .. } =
+            self.cluster.clone();
+        crate::cluster::Cluster {
+            processes,
+            process,
+            workers,
+            hosts,
+            connect_timeout: connect_timeout.duration(),
+            heartbeat_timeout: heartbeat_timeout.duration(),
+            secret,
+        }
     }
 
     /// How many closed windows are kept for HTTP.

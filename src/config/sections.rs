@@ -45,6 +45,10 @@ pub struct Kafka {
     pub progress_topic: String,
     /// After how long without a sign of life the broker aborts the job's transaction; readers wait as long for a dead job.
     pub transaction_timeout: Millis,
+    /// When no broker has answered for as long, the job fails.
+    pub lost_after: Millis,
+    /// How often it is looked whether the events topic has more partitions than the job reads.
+    pub partitions_check_every: Millis,
     /// Any further properties of librdkafka, for all clients.
     #[serde(skip_serializing)]
     pub properties: Properties,
@@ -139,6 +143,15 @@ pub struct Cluster {
     pub hosts: Option<PathBuf>,
     /// How long the processes wait for each other at the start.
     pub connect_timeout: Millis,
+    /// When another process has not been heard for as long, it is taken for lost.
+    pub heartbeat_timeout: Millis,
+    /// The secret by which the processes know each other. Once a configuration is loaded, this is also what `secret_file`
+    /// holds.
+    #[serde(skip_serializing)]
+    pub secret: Option<Secret>,
+    /// A file with that secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
 }
 
 /// `[flow]`: flow control.
@@ -205,6 +218,8 @@ impl Default for Kafka {
             dead_letters_topic: "clickstream-dead-letters".to_owned(),
             progress_topic: "clicktide-progress".to_owned(),
             transaction_timeout: Millis(15_000),
+            lost_after: Millis(20_000),
+            partitions_check_every: Millis(30_000),
             properties: Properties::default(),
         }
     }
@@ -256,7 +271,16 @@ impl Default for Privacy {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Cluster { processes: 1, process: 0, workers: 2, hosts: None, connect_timeout: Millis(60_000) }
+        Cluster {
+            processes: 1,
+            process: 0,
+            workers: 2,
+            hosts: None,
+            connect_timeout: Millis(60_000),
+            heartbeat_timeout: Millis(10_000),
+            secret: None,
+            secret_file: None,
+        }
     }
 }
 

@@ -230,7 +230,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "",
         &[("CLICKTIDE_CLUSTER__THREADS", "2")],
         &[],
-        "cluster.threads (environment variable CLICKTIDE_CLUSTER__THREADS): there is no such key; known here: processes, process, workers, hosts, connect_timeout",
+        "cluster.threads (environment variable CLICKTIDE_CLUSTER__THREADS): there is no such key; known here: processes, process, workers, hosts, connect_timeout, heartbeat_timeout, secret, secret_file",
     );
     check(
         "",
@@ -323,6 +323,36 @@ fn the_hash_key_is_that_of_the_highest_source() {
 }
 
 #[test]
+fn the_secret_of_the_cluster_is_one_and_long_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, "sixteen bytes, hunter2\n").unwrap();
+    let in_file = format!("[cluster]\nsecret_file = {file:?}");
+    let secret = |toml: &str, variables: &[(&str, &str)]| {
+        let config = load(toml, variables, &[])?;
+        for text in [format!("{config:?}"), serde_json::to_string(&config).unwrap()] {
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        Ok::<_, String>(config.cluster().secret.map(|secret| secret.expose().to_owned()))
+    };
+    let variable = ("CLICKTIDE_CLUSTER__SECRET", "another of hunter2's");
+    assert_eq!(secret("", &[]), Ok(None));
+    assert_eq!(secret(&in_file, &[]), Ok(Some("sixteen bytes, hunter2".to_owned())));
+    assert_eq!(secret(&in_file, &[variable]), Ok(Some(variable.1.to_owned())));
+    let refused = |toml: &str, expected: &str| {
+        let error = secret(toml, &[]).unwrap_err();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+    };
+    refused(&format!("{in_file}\nsecret = \"x\""), "left out where secret is set");
+    refused(
+        "cluster.secret = \"hunter2\"",
+        "cluster.secret = *** (file FILE): must be a secret text of at least 16 bytes",
+    );
+    std::fs::write(&file, "hunter2").unwrap();
+    refused(&in_file, "cluster.secret_file = *** (file FILE): must be a secret text of at least 16 bytes");
+}
+
+#[test]
 fn what_differs_from_the_committed_meaning() {
     let committed = Config::default().meaning().to_json();
     assert!(
@@ -398,7 +428,8 @@ fn all_keys() -> Vec<String> {
     let mut config = Config::default();
     config.cluster.hosts = Some("hosts".into());
     config.privacy.hash_key_file = Some("key".into());
-    let mut keys = vec!["privacy.hash_key".to_owned()];
+    config.cluster.secret_file = Some("secret".into());
+    let mut keys = vec!["privacy.hash_key".to_owned(), "cluster.secret".to_owned()];
     let mut tables = vec![(String::new(), serde_json::to_value(config).unwrap())];
     while let Some((prefix, value)) = tables.pop() {
         match value {

@@ -92,6 +92,8 @@ impl Kafka {
         }
         // Brokers allow 15 minutes unless told otherwise.
         millis("kafka.transaction_timeout", self.transaction_timeout, Millis(1_000), Millis(15 * 60_000))?;
+        millis("kafka.lost_after", self.lost_after, Millis(3_000), Millis(86_400_000))?;
+        millis("kafka.partitions_check_every", self.partitions_check_every, Millis(1_000), Millis(86_400_000))?;
         for (property, instead) in OWN_PROPERTIES {
             if let Some(value) = self.properties.get(property) {
                 return refuse(format!("kafka.properties.{property}"), format!("{value:?}"), instead);
@@ -144,6 +146,9 @@ impl Validation {
     }
 }
 
+/// What was overheard of a shorter secret's proof could be tried out against all there are.
+const SECRET_BYTES_MIN: usize = 16;
+
 impl Cluster {
     fn validate(&self) -> Verdict {
         number("cluster.processes", self.processes, 1, 1_000)?;
@@ -152,7 +157,21 @@ impl Cluster {
             return refuse("cluster.process", self.process, expected);
         }
         number("cluster.workers", self.workers, 1, 1_000)?;
-        millis("cluster.connect_timeout", self.connect_timeout, Millis(1), Millis(86_400_000))
+        millis("cluster.connect_timeout", self.connect_timeout, Millis(1), Millis(86_400_000))?;
+        millis("cluster.heartbeat_timeout", self.heartbeat_timeout, Millis(500), Millis(3_600_000))?;
+        match &self.secret {
+            Some(secret) if secret.expose().len() < SECRET_BYTES_MIN => {
+                let expected = format!(
+                    "a secret text of at least {SECRET_BYTES_MIN} bytes, such as `openssl rand -hex 32` writes"
+                );
+                refuse(
+                    if self.secret_file.is_some() { "cluster.secret_file" } else { "cluster.secret" },
+                    "***",
+                    expected,
+                )
+            }
+            _ => Ok(()),
+        }
     }
 }
 
