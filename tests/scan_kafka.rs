@@ -154,6 +154,8 @@ fn the_latest_progress_holds() {
     let progress = |committed_through| Progress {
         job: "j".to_owned(),
         generation: 1,
+        began_after: None,
+        topic_id: None,
         committed_through: Some(committed_through),
         state: JobState::Running,
         configuration: "{}".to_owned(),
