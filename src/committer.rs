@@ -125,7 +125,7 @@ impl CommitterShared {
 /// What is told to the committing thread.
 pub enum Command {
     /// To be committed.
-    Commit(Epoch),
+    Commit(Box<Epoch>),
     /// Nothing that follows is to be committed.
     Seal,
 }
@@ -188,7 +188,7 @@ impl Committing {
         let mut sealed = false;
         while epoch.results() < RESULTS_PER_COMMIT_MAX && !sealed {
             match self.commands.try_recv() {
-                Ok(Command::Commit(next)) => epoch.absorb(next),
+                Ok(Command::Commit(next)) => epoch.absorb(*next),
                 Ok(Command::Seal) => sealed = true,
                 Err(_) => break,
             }
@@ -196,7 +196,7 @@ impl Committing {
         match self.sink.commit(&epoch) {
             Ok(()) => {
                 let through = epoch.through;
-                (self.committed)(epoch);
+                (self.committed)(*epoch);
                 self.tell(Outcome::Committed(through));
             }
             Err(error) => {
@@ -276,7 +276,7 @@ pub fn commit<'scope>(
                 pending.closed(notes_frontier);
                 if let Some(epoch) = pending.complete(frontier) {
                     // A thread that is gone has said why, or was sealed.
-                    commands.send(Command::Commit(epoch)).ok();
+                    commands.send(Command::Commit(Box::new(epoch))).ok();
                 }
                 for outcome in outcomes.try_iter() {
                     match outcome {
