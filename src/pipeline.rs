@@ -143,8 +143,13 @@ pub fn committer(sink: Box<dyn CommitEpoch>, observer: &Arc<dyn ObserveJob>) -> 
 /// Says when a worker takes its turns.
 pub trait Pace: Send + Sync {
     /// Waits until a worker of this process may take a turn, in which it may sleep for so long where there is nothing to do.
-    /// None: it ends here and now, as if the process had been killed.
+    /// None: it ends here and now, as if the process had been killed. In its first turn a worker builds its dataflows.
     fn turn(&self, worker: usize) -> Option<Duration>;
+
+    /// A worker of this process takes no more turns. Where it has finished, it still serves the others.
+    fn ended(&self, worker: usize, ended: Ended) {
+        let _ = (worker, ended);
+    }
 }
 
 /// Turn after turn, with short naps where there is nothing to do.
@@ -194,6 +199,22 @@ const ACTIVATE_EVERY_MS: i64 = 20;
 const REPORT_EVERY_MS: i64 = 250;
 
 fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
+    let ended = take_turns(worker, job);
+    if ended != Ended::Finished {
+        // Not drained: a dataflow that is dropped closes no window.
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    }
+    job.pace.ended(worker.index() % job.workers, ended);
+    ended
+}
+
+fn take_turns(worker: &mut Worker, job: &Job) -> Ended {
+    let turn = |worker: &Worker| job.pace.turn(worker.index() % job.workers);
+    if turn(worker).is_none() {
+        return Ended::Killed;
+    }
     let mut stepper = match WorkerLoop::build(worker, job) {
         Ok(built) => built,
         Err(error) => {
@@ -203,21 +224,12 @@ fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
         }
     };
     let ended = loop {
-        let Some(nap) = job.pace.turn(worker.index() % job.workers) else { break Ended::Killed };
+        let Some(nap) = turn(worker) else { return Ended::Killed };
         if let Some(ended) = stepper.turn(worker, job, nap) {
             break ended;
         }
     };
-    if ended != Ended::Killed {
-        stepper.report(worker, job, true);
-    }
-    drop(stepper);
-    if ended != Ended::Finished {
-        // Not drained: a dataflow that is dropped closes no window.
-        for dataflow in worker.installed_dataflows() {
-            worker.drop_dataflow(dataflow);
-        }
-    }
+    stepper.report(worker, job, true);
     ended
 }
 
