@@ -11,7 +11,7 @@
 //!  log (in memory) ◀───────────────────────┘──▶ oracle: the audit's recomputation, at every crash and at the end
 //! ```
 //!
-//! `CLICKTIDE_SIM_SEEDS=N` runs N seeds, `CLICKTIDE_SIM_SEED=n` the one, and shows its steps.
+//! `CLICKTIDE_SIM_SEEDS=N` runs N seeds, from `CLICKTIDE_SIM_FROM` on, `CLICKTIDE_SIM_SEED=n` the one, and shows its steps.
 
 #[path = "simulation/mod.rs"]
 mod simulation;
@@ -31,7 +31,8 @@ fn every_seed_gives_the_oracles_results() {
         return outcome.map(drop).unwrap_or_else(|Failure(reason)| panic!("seed {seed}: {reason}"));
     }
     let seeds = env_number("CLICKTIDE_SIM_SEEDS").unwrap_or(SEEDS);
-    if let Some((seed, Failure(reason))) = first_failure(0..seeds, Fault::None) {
+    let from = env_number("CLICKTIDE_SIM_FROM").unwrap_or(0);
+    if let Some((seed, Failure(reason))) = first_failure(from..from + seeds, Fault::None) {
         panic!(
             "seed {seed}: {reason}\nAgain, with its steps:\n  \
              CLICKTIDE_SIM_SEED={seed} cargo test --test simulation every_seed -- --nocapture"

@@ -395,7 +395,15 @@ impl Run {
                 self.current = Some(run);
             }
             Err(NotStarted::Again) => self.say(format_args!("no start, {fate:?}: {said}")),
-            Err(NotStarted::Refused(reason)) => return Err(format!("refused: {reason}")),
+            Err(NotStarted::Refused(reason)) => {
+                // The commit that finished the job was not acknowledged.
+                let world = lock(&self.around.world);
+                let state = world.output.progress.as_ref().map(|progress| progress.state);
+                if state != Some(JobState::Finished) || !reason.contains("it is finished") {
+                    return Err(format!("refused: {reason}"));
+                }
+                self.finished = true;
+            }
         }
         Ok(())
     }
@@ -417,10 +425,10 @@ impl Run {
             if self.finished {
                 break;
             }
-            if self.current.is_none() {
-                self.start()?;
+            match self.current {
+                None => self.start()?,
+                Some(_) => self.round()?,
             }
-            self.round()?;
             if !self.around.plan.until_end && !self.more(target_ms)? {
                 break;
             }
