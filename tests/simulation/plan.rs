@@ -41,6 +41,8 @@ pub struct Plan {
     pub until_end: bool,
     /// Records to arrive.
     pub records: usize,
+    /// One in so many records is no event, beside what else goes wrong.
+    pub rubbish: u32,
     /// No clock runs ahead of the log's, so that the dataflows' own oracle has to give the same results too.
     pub plain: bool,
     /// Whether producers write in transactions.
@@ -60,7 +62,7 @@ impl Plan {
     pub fn draw(rng: &mut impl Rng) -> Self {
         let slide_ms = *[10, 40, 100].choose(rng).expect("there are some");
         let size_ms = match rng.random_range(0..6) {
-            0 => slide_ms,
+            0 => slide_ms * rng.random_range(1..=2),
             1..=3 => slide_ms * rng.random_range(5..=8),
             _ => slide_ms * rng.random_range(1..=6) + rng.random_range(1..slide_ms),
         };
@@ -83,9 +85,10 @@ impl Plan {
             partitions_max: if grows { partitions + rng.random_range(1..=2) } else { partitions },
             until_end,
             records: rng.random_range(5..120),
+            rubbish: *[2, 4, 40].choose(rng).expect("there are some"),
             plain,
             transactions: rng.random_ratio(1, 3),
-            crashes: *[0, 2, 5, 15].choose(rng).expect("there are some"),
+            crashes: *[0, 2, 5, 15, 40].choose(rng).expect("there are some"),
             broken_commits: *[0, 30, 100, 300].choose(rng).expect("there are some"),
             paces: [(); 4].map(|()| rng.random_range(2..=12)),
             checks_every_commit: rng.random_ratio(1, 10),

@@ -40,6 +40,9 @@ impl Records {
         }
         let world_ms = EPOCH_MS + now_ms;
         let record_ms = Some(world_ms).filter(|_| !plan.plain);
+        if rng.random_ratio(1, plan.rubbish) {
+            return (record_ms, b"not an event".to_vec());
+        }
         let disorder_ms = rng.random_range(0..=plan.bound_ms + slide_ms);
         let mut time_ms = world_ms - self.behind_ms[partition] - disorder_ms;
         let mut page = format!("/page/{:05}", rng.random_range(0..4));
@@ -48,10 +51,9 @@ impl Records {
             0 | 1 => time_ms -= size_ms + plan.bound_ms + rng.random_range(0..size_ms),
             2 | 3 => time_ms = world_ms + rng.random_range(0..=plan.future_ms),
             4 => time_ms = world_ms + plan.future_ms + rng.random_range(1..size_ms + 1),
-            5 => return (record_ms, b"not an event".to_vec()),
-            6 => page = "nowhere".to_owned(),
-            7 => duration = Some(-1),
-            8 => time_ms = 0,
+            5 => page = "nowhere".to_owned(),
+            6 => duration = Some(-1),
+            7 => time_ms = 0,
             _ => {}
         }
         let kind = ["VIEW", "VIEW", "VIEW", "CLICK", "PURCHASE", "ADD_TO_CART"].choose(rng).expect("there are some");
