@@ -149,7 +149,13 @@ impl ReplayIndex {
         }
     }
 
-    /// The cut with which the windows that end after `committed` can be rebuilt; `position` and `clock` are where the
+    /// Notes the dead letter at `offset`, which belongs to `tick` and is needed until that is committed, but not as long as
+    /// an event that enters then.
+    pub fn note_dead_letter(&mut self, tick: Tick, offset: i64, clock: PartitionClock, windows: &Windows) {
+        self.note(Tick(tick.0.saturating_sub(windows.size_ms())), offset, clock);
+    }
+
+    /// The cut with which the windows that end after `committed` can be rebuilt, and their dead letters; `position` and `clock` are where the
     /// partition stands. `committed` never falls.
     ///
     /// An event that enters at or before `committed - size` has left every window that ends after `committed`, so the cut
@@ -170,6 +176,20 @@ impl ReplayIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dead_letter_is_needed_until_its_tick_is_committed() {
+        let windows = Windows::new(100, 10, 0).unwrap();
+        let mut index = ReplayIndex::default();
+        let clock = PartitionClock { clock_ms: None, floor_ms: Some(75) };
+        index.note_dead_letter(Tick(80), 1, clock, &windows);
+        assert_eq!(index.cut(Tick::MIN, &windows, 2, clock).0, 1);
+        assert_eq!(index.cut(Tick(70), &windows, 2, clock).0, 1);
+        assert_eq!(index.cut(Tick(80), &windows, 2, clock).0, 2);
+        // Before the first event there is no tick that could be committed without it.
+        index.note_dead_letter(Tick::MIN, 2, PartitionClock::default(), &windows);
+        assert_eq!(index.cut(Tick::MIN, &windows, 3, clock).0, 3);
+    }
 
     #[test]
     fn the_cut_is_the_first_event_that_is_still_needed() {

@@ -118,9 +118,12 @@ impl PartitionSource {
             shared.counts.bytes += record.payload.len() as u64;
             apply_floors(floors, clock, record.offset);
             let before = *clock;
-            let dead_letter = |reason: &str| {
+            let mut dead_letter = |reason: &str| {
+                let tick = before.open_tick(&ingest.windows, ingest.bound_ms);
+                // A read may go past it long before its tick is committed: the capability need not be there yet.
+                index.note_dead_letter(tick, record.offset, before, &ingest.windows);
                 Note::DeadLetter(DeadLetter {
-                    tick: before.open_tick(&ingest.windows, ingest.bound_ms),
+                    tick,
                     partition: *partition,
                     offset: record.offset,
                     reason: reason.to_owned(),
