@@ -18,6 +18,7 @@ mod simulation;
 
 use simulation::plan::Fault;
 use simulation::run::{Failure, run_seed};
+use simulation::script::Script;
 use simulation::{env_number, first_failure};
 
 /// How many seeds a test run tries.
@@ -84,4 +85,40 @@ fn the_simulation_notices_results_without_their_progress() {
 #[test]
 fn the_simulation_notices_older_runs_that_are_not_fenced() {
     notices(Fault::FencesNobody);
+}
+
+/// A partition whose floor is far ahead of what is committed reads a record that does not count, again and again.
+#[test]
+fn a_dead_letter_is_read_again_until_its_tick_is_committed() {
+    let mut script = Script::new(3, 3);
+    (0..3).for_each(|partition| script.event(partition, 5));
+    script.settle(&[0, 1, 2]);
+    script.event(1, 35);
+    script.event(2, 35);
+    script.answer(0);
+    script.settle(&[0, 1, 2]);
+    assert_eq!(script.through_ms(), Some(30), "partition 0 is idle, and follows");
+    script.event(1, 75);
+    script.answer(2);
+    script.settle(&[2]);
+    script.settle(&[0, 1]);
+    assert_eq!(script.through_ms(), Some(30), "the worker of partition 2 does not know yet what to follow");
+    // Nobody is idle for sure any more.
+    script.pass(4_000);
+    script.event(2, 45);
+    script.settle(&[0, 1, 2]);
+    assert_eq!(script.through_ms(), Some(40));
+    script.record(0, (None, b"not an event".to_vec()));
+    script.restart();
+    script.settle(&[0, 1, 2]);
+    script.event(2, 55);
+    script.settle(&[0, 1, 2]);
+    assert_eq!(script.through_ms(), Some(50));
+    script.restart();
+    script.event(1, 205);
+    script.event(2, 205);
+    script.answer(0);
+    script.settle(&[0, 1, 2]);
+    assert_eq!(script.through_ms(), Some(200));
+    script.check();
 }

@@ -7,6 +7,7 @@ pub mod oracle;
 pub mod plan;
 pub mod records;
 pub mod run;
+pub mod script;
 
 use std::ops::Range;
 use std::sync::Mutex;

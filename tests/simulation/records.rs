@@ -63,8 +63,8 @@ impl Records {
     }
 }
 
-/// A record that closes all windows up to well after `time_ms`.
-pub fn last_event(time_ms: i64) -> (Option<i64>, Vec<u8>) {
+/// A view at a time, on time.
+pub fn click(time_ms: i64) -> (Option<i64>, Vec<u8>) {
     (Some(time_ms), event(time_ms, "/page/00009", 9, 9, "VIEW", "null"))
 }
 

@@ -18,7 +18,7 @@ use super::incarnation::{Incarnation, NotStarted, Surroundings, lock};
 use super::log::{Fate, InputPartition, World};
 use super::oracle;
 use super::plan::{Fault, Plan};
-use super::records::{Records, last_event};
+use super::records::{Records, click};
 
 /// Why a seed has failed.
 #[derive(Debug)]
@@ -49,6 +49,18 @@ pub fn run_seed(seed: u64, fault: Fault) -> (Result<Summary, Failure>, String) {
     (outcome.map(|()| summary).map_err(Failure), std::mem::take(&mut run.steps))
 }
 
+/// How the job reads records.
+pub fn ingest(plan: &Plan) -> Arc<Ingest> {
+    Arc::new(Ingest {
+        format: Format::JsonLines,
+        limits: Limits { future_ms: plan.future_ms, ..Limits::default() },
+        hash_key: HashKey::new("simulated").expect("there is something"),
+        page_key: PageKey::Full,
+        windows: plan.windows,
+        bound_ms: plan.bound_ms,
+    })
+}
+
 struct Run {
     rng: ChaCha8Rng,
     around: Surroundings,
@@ -70,14 +82,7 @@ impl Run {
     fn new(seed: u64, fault: Fault) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let plan = Plan::draw(&mut rng);
-        let ingest = Arc::new(Ingest {
-            format: Format::JsonLines,
-            limits: Limits { future_ms: plan.future_ms, ..Limits::default() },
-            hash_key: HashKey::new("simulated").expect("there is something"),
-            page_key: PageKey::Full,
-            windows: plan.windows,
-            bound_ms: plan.bound_ms,
-        });
+        let ingest = ingest(&plan);
         let input = vec![InputPartition::default(); plan.partitions];
         let world = Arc::new(Mutex::new(World { input, ..World::default() }));
         let (records_left, stalled) = (plan.records, vec![false; plan.partitions]);
@@ -470,7 +475,7 @@ impl Run {
         let target_ms = windows.leave(last_ms).0;
         if idle_timeout_ms.is_none() && !until_end {
             // Nothing else would close the last windows.
-            let last = last_event(target_ms + bound_ms + 3 * windows.slide_ms());
+            let last = click(target_ms + bound_ms + 3 * windows.slide_ms());
             for input in &mut world.input {
                 input.append(&self.around.ingest, last.clone(), false);
             }
