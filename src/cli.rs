@@ -211,6 +211,13 @@ struct JobFlags {
     /// Where a new job begins; afterwards it resumes: `earliest`, `latest`, or a time such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = parse_from)]
     from: From,
+    /// What a new job begins with, in place of --from: the savepoint of this name (of this job, or JOB/NAME of another). Its
+    /// configuration may be another one; afterwards it resumes.
+    #[arg(long, value_name = "[JOB/]NAME", conflicts_with = "from")]
+    from_savepoint: Option<String>,
+    /// Go on although records that are needed are gone from Kafka, and no checkpoint holds them: windows will lack them.
+    #[arg(long)]
+    accept_gap: bool,
     /// End where the input ends at the job's first start, with all windows closed.
     #[arg(long)]
     until_end: bool,
@@ -326,7 +333,8 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
             demo::demo(Demo { duration: duration.map(|duration| *duration as Duration) }, config)
         }
         Command::Run { job, supervised, .. } => {
-            run::run(Run { from: job.from, until_end: job.until_end, supervised }, &config)
+            let JobFlags { from, until_end, accept_gap, from_savepoint, .. } = job;
+            run::run(Run { from, until_end, supervised, accept_gap, from_savepoint }, &config)
         }
         Command::Launch { windows, job, restarts, .. } => {
             launch::launch(&Launch { arguments: forwarded(&common, &windows, &job), restarts }, &config)
@@ -361,12 +369,15 @@ fn forwarded(common: &Common, windows: &WindowFlags, job: &JobFlags) -> Vec<Stri
         ("--offset", windows.offset.as_ref()),
         ("--bound", windows.bound.as_ref()),
         ("--name", job.name.as_ref()),
-        ("--from", Some(&from)),
+        // Either of the two.
+        ("--from", job.from_savepoint.is_none().then_some(&from)),
+        ("--from-savepoint", job.from_savepoint.as_ref()),
     ];
     let mut arguments: Vec<String> =
         flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?))).collect();
     arguments.extend(common.set.iter().map(|set| format!("--set={set}")));
     arguments.extend(job.until_end.then(|| "--until-end".to_owned()));
+    arguments.extend(job.accept_gap.then(|| "--accept-gap".to_owned()));
     arguments
 }
 

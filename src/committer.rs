@@ -25,6 +25,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 use timely::scheduling::SyncActivator;
 
+use crate::checkpoint::ResumePoint;
 use crate::progress::{IdleAdvance, JobState, PartitionCut, Progress};
 use crate::source::{DeadLetter, Note};
 
@@ -41,6 +42,8 @@ pub struct Epoch {
     pub dead_letters: Vec<DeadLetter>,
     /// The parts of the input cut that have changed.
     pub cuts: Vec<PartitionCut>,
+    /// Where each partition whose part has changed can be read on without what entered up to `through`.
+    pub resume: Vec<ResumePoint>,
     /// The floors set by idleness that the results may depend on.
     pub idle_advances: Vec<IdleAdvance>,
 }
@@ -66,6 +69,7 @@ impl Epoch {
         self.windows.extend(next.windows);
         self.dead_letters.extend(next.dead_letters);
         self.cuts.extend(next.cuts);
+        self.resume.extend(next.resume);
         self.idle_advances.extend(next.idle_advances);
     }
 
@@ -321,6 +325,7 @@ struct Pending {
     dead_letters: BTreeMap<Tick, Vec<DeadLetter>>,
     /// Changes of the input cut, by the tick from which they hold.
     cuts: BTreeMap<Tick, Vec<PartitionCut>>,
+    resume: BTreeMap<Tick, Vec<ResumePoint>>,
     idle_advances: BTreeMap<Tick, Vec<IdleAdvance>>,
     /// When the job's watermark reached a tick.
     reached: VecDeque<(Tick, Instant)>,
@@ -336,6 +341,7 @@ impl Pending {
             results: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            resume: BTreeMap::new(),
             idle_advances: BTreeMap::new(),
             reached: VecDeque::new(),
             unacknowledged: VecDeque::new(),
@@ -356,8 +362,9 @@ impl Pending {
             match note {
                 Note::DeadLetter(letter) if self.handed_over.is_some_and(|through| letter.tick <= through) => {}
                 Note::DeadLetter(letter) => self.dead_letters.entry(letter.tick).or_default().push(letter),
-                Note::Closed { tick, cut, idle_advance } => {
+                Note::Closed { tick, cut, resume, idle_advance } => {
                     self.cuts.entry(tick).or_default().push(cut);
+                    self.resume.entry(tick).or_default().push(resume);
                     self.idle_advances.entry(tick).or_default().extend(idle_advance);
                 }
             }
@@ -404,6 +411,7 @@ impl Pending {
                 .collect(),
             dead_letters: before(&mut self.dead_letters, bound).flat_map(|(_, letters)| letters).collect(),
             cuts: before(&mut self.cuts, bound).flat_map(|(_, cuts)| cuts).collect(),
+            resume: before(&mut self.resume, bound).flat_map(|(_, points)| points).collect(),
             idle_advances: before(&mut self.idle_advances, bound).flat_map(|(_, advances)| advances).collect(),
         };
         while self.reached.len() > 1 && self.reached[1].0 <= bound {

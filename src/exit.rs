@@ -28,6 +28,8 @@ pub enum Exit {
     Source = 16,
     /// The processes of the job could not come together.
     Cluster = 17,
+    /// The checkpoint store can't be used, or what was there is not there any more.
+    Checkpoints = 19,
     /// An audit found that the results are not what they must be.
     Different = 20,
     /// A check found something that has to be put right.

@@ -56,6 +56,16 @@ pub const CONSUMER_LAG: &str = "clicktide_consumer_lag_records";
 pub const WINDOW_CLOSE_TO_COMMIT: &str = "clicktide_window_close_to_commit_seconds";
 /// How long commits take.
 pub const COMMIT: &str = "clicktide_commit_seconds";
+/// Checkpoints and savepoints; label `outcome`.
+pub const CHECKPOINTS: &str = "clicktide_checkpoints_total";
+/// How long checkpoints take.
+pub const CHECKPOINT: &str = "clicktide_checkpoint_seconds";
+/// What the last checkpoint wrote.
+pub const CHECKPOINT_WRITTEN: &str = "clicktide_checkpoint_written_bytes";
+/// What the last checkpoint refers to.
+pub const CHECKPOINT_SIZE: &str = "clicktide_checkpoint_size_bytes";
+/// The window end of the last checkpoint.
+pub const CHECKPOINT_WINDOW_END: &str = "clicktide_checkpoint_window_end_timestamp_seconds";
 /// How long the dataflow takes over a closed window.
 pub const WINDOW_PROCESSING: &str = "clicktide_window_processing_seconds";
 /// Dead letters committed.
@@ -87,7 +97,7 @@ pub const SECONDS_BUCKETS: [f64; 15] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
 /// Every metric there is, in the order of `docs/metrics.md`.
-pub const METRICS: [Metric; 24] = [
+pub const METRICS: [Metric; 29] = [
     counter(EVENTS, &[], "Records read from the input, valid or not"),
     Metric { unit: Unit::Bytes, ..counter(EVENT_BYTES, &[], "Bytes of the values of the records read") },
     counter(REJECTED_EVENTS, &["reason"], "Events rejected by validation, by reason"),
@@ -110,6 +120,19 @@ pub const METRICS: [Metric; 24] = [
         WINDOW_PROCESSING,
         "From the moment the watermark passes a window's end until the dataflow is done with it",
     ),
+    counter(CHECKPOINTS, &["outcome"], "Checkpoints and savepoints by outcome: `taken` or `failed`"),
+    histogram(CHECKPOINT, "Duration of one checkpoint or savepoint: from its beginning until its manifest is written"),
+    Metric {
+        unit: Unit::Bytes,
+        kind: MetricKind::Gauge,
+        ..counter(CHECKPOINT_WRITTEN, &[], "Bytes written for the last checkpoint: what has changed since the one before")
+    },
+    Metric {
+        unit: Unit::Bytes,
+        kind: MetricKind::Gauge,
+        ..counter(CHECKPOINT_SIZE, &[], "Bytes of all that the last checkpoint refers to")
+    },
+    timestamp(CHECKPOINT_WINDOW_END, &[], "Window end through which the last checkpoint goes, in event time"),
     counter(DEAD_LETTERS, &[], "Dead letters committed"),
     counter(TRANSACTIONS, &["outcome"], "Transactions by outcome: `committed`, `failed`, `unknown` or `fenced`"),
     counter(GENERATED, &[], "Generated events that the producer has taken over"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::checkpoint::coordinator::Taken;
 use crate::committer::{CommitError, Epoch};
 use crate::exit::Exit;
 use crate::http::{ClosedWindow, PartitionStatus, Phase, Status, View};
@@ -68,6 +69,22 @@ impl ObserveJob for Observer {
         }
     }
 
+    fn checkpoint(&self, outcome: &Result<Taken, String>) {
+        let label = if outcome.is_ok() { "taken" } else { "failed" };
+        ::metrics::counter!(metrics::CHECKPOINTS, "outcome" => label).increment(1);
+        match outcome {
+            Ok(taken) => {
+                ::metrics::histogram!(metrics::CHECKPOINT).record(taken.took_ms as f64 / 1_000.0);
+                ::metrics::gauge!(metrics::CHECKPOINT_WRITTEN).set(taken.bytes_written as f64);
+                ::metrics::gauge!(metrics::CHECKPOINT_SIZE).set(taken.bytes as f64);
+                ::metrics::gauge!(metrics::CHECKPOINT_WINDOW_END).set(taken.through_ms as f64 / 1_000.0);
+                let Taken { name, through_ms, events, bytes_written, took_ms, .. } = taken;
+                tracing::info!(checkpoint = name, through_ms, events, bytes_written, took_ms, "a checkpoint is taken");
+            }
+            Err(reason) => tracing::warn!(reason, "no checkpoint: it is tried again after checkpoints.interval"),
+        }
+    }
+
     fn committed(&self, epoch: Epoch) {
         if let Some(tell) = &self.tell {
             tell(&epoch);
@@ -100,6 +117,7 @@ impl ObserveJob for Observer {
             JobError::Commit(CommitError::Fenced(_)) => Exit::Fenced,
             JobError::Commit(CommitError::Unknown(_)) => Exit::CommitUnknown,
             JobError::Commit(CommitError::Failed(_)) => Exit::Kafka,
+            JobError::Restore(_) => Exit::Checkpoints,
             JobError::Worker(_) => Exit::Panic,
         };
         exit.now(error);

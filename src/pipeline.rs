@@ -1,10 +1,12 @@
 //! The job: source, dataflow and committer in every worker, and the loop that steps them.
 //!
 //! ```text
-//!  partitions p with p mod W = w ─▶ source ─▶ page_analytics ─▶ commit (worker 0) ─▶ sink
-//!                                    ▲  ▲                          │
-//!                                    │  └── probe: committed ◀─────┘   flow control
-//!                                    └───── gossip of watermarks ◀──▶ the other workers   idleness, orderly stop
+//!                                               restore (what a checkpoint holds)
+//!                                                  ▼
+//!  partitions p with p mod W = w ─▶ source ─┬───▶ concat ─▶ page_analytics ─▶ commit (worker 0) ─▶ sink
+//!                                    ▲  ▲   └─▶ capture ─▶ checkpoint writer     │
+//!                                    │  └──────── probe: committed ◀─────────────┘   flow control
+//!                                    └───── gossip ◀──▶ the other workers   idleness, checkpoints, orderly stop
 //! ```
 //!
 //! This module alone knows all the parts; it is given readers and a sink, and so runs over Kafka, files or memory.
@@ -12,7 +14,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use clicktide_dataflows::page_analytics::page_analytics;
@@ -21,10 +23,16 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::operators::vec::Broadcast;
-use timely::dataflow::operators::{Inspect, Probe};
+use timely::dataflow::operators::{Concat, Inspect, Probe};
 use timely::scheduling::{Activator, SyncActivator};
 use timely::worker::Worker;
 
+use crate::checkpoint::ObjectRef;
+use crate::checkpoint::capture::{CaptureShared, capture};
+use crate::checkpoint::coordinator::{Coordinator, CoordinatorSettings, SavepointRequests, SharedCommitted, Taken};
+use crate::checkpoint::restore::restore;
+use crate::checkpoint::store::Store;
+use crate::checkpoint::writer::{Command, Outcome};
 use crate::cluster::Allocators;
 use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, StartCommitter, commit, committing_thread};
 use crate::progress::{JobStart, PartitionCut};
@@ -74,6 +82,10 @@ pub trait ObserveJob: Send + Sync {
     fn partition(&self, report: &PartitionReport, own: bool) {
         let _ = (report, own);
     }
+    /// A checkpoint or savepoint has been taken, or why not. Seen in worker 0.
+    fn checkpoint(&self, outcome: &Result<Taken, String>) {
+        let _ = outcome;
+    }
     /// An epoch is final.
     fn committed(&self, epoch: Epoch) {
         let _ = epoch;
@@ -94,6 +106,9 @@ pub enum JobError {
     /// The output can't be committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// What a checkpoint holds can't be read, which was there when the run began.
+    #[error("the checkpoint can't be restored: {0}")]
+    Restore(String),
     /// A worker thread is gone.
     #[error("a worker thread ended: {0}")]
     Worker(String),
@@ -124,6 +139,10 @@ pub struct Job {
     pub partitions: Box<dyn OpenPartitions>,
     /// Takes the results, in worker 0 of the job: made by [`committer`]. None in the other processes.
     pub committer: Mutex<Option<StartCommitter>>,
+    /// Where to read what the start says is restored.
+    pub restore_from: Option<Arc<dyn Store>>,
+    /// How checkpoints are taken, if they are.
+    pub checkpoints: Option<Checkpoints>,
     /// Watches.
     pub observer: Arc<dyn ObserveJob>,
     /// What idleness is told by.
@@ -134,10 +153,44 @@ pub struct Job {
     pub stop: Arc<AtomicBool>,
 }
 
+/// What the workers of a process need to take checkpoints.
+pub struct Checkpoints {
+    /// When they are taken, and in whose name.
+    pub settings: CoordinatorSettings,
+    /// What is committed, kept up to date by [`committed`].
+    pub committed: SharedCommitted,
+    /// The savepoints asked for.
+    pub requests: SavepointRequests,
+    /// This process.
+    pub process: usize,
+    /// To the process's writer.
+    pub commands: Mutex<mpsc::Sender<Command>>,
+    /// From it, taken by the process's first worker.
+    pub outcomes: Mutex<Option<mpsc::Receiver<Outcome>>>,
+}
+
 /// Commits to `sink` on a thread of its own, seen by `observer`: what [`Job::committer`] is in process 0.
-pub fn committer(sink: Box<dyn CommitEpoch>, observer: &Arc<dyn ObserveJob>) -> Mutex<Option<StartCommitter>> {
+pub fn committer(
+    sink: Box<dyn CommitEpoch>,
+    observer: &Arc<dyn ObserveJob>,
+    checkpoints: Option<&Checkpoints>,
+) -> Mutex<Option<StartCommitter>> {
+    let followed = checkpoints.map(|checkpoints| Arc::clone(&checkpoints.committed));
+    Mutex::new(Some(committing_thread(sink, committed(observer, followed))))
+}
+
+/// What sees every epoch that is final: `observer`, after what checkpoints have to know.
+pub fn committed(
+    observer: &Arc<dyn ObserveJob>,
+    followed: Option<SharedCommitted>,
+) -> Box<dyn FnMut(Epoch) + Send> {
     let observer = Arc::clone(observer);
-    Mutex::new(Some(committing_thread(sink, Box::new(move |epoch| observer.committed(epoch)))))
+    Box::new(move |epoch| {
+        if let Some(followed) = &followed {
+            followed.lock().unwrap_or_else(PoisonError::into_inner).follow(&epoch);
+        }
+        observer.committed(epoch);
+    })
 }
 
 /// Says when a worker takes its turns.
@@ -185,6 +238,10 @@ pub fn run(allocators: Allocators, job: Arc<Job>) -> Result<Ended, JobError> {
 enum Gossip {
     /// How a partition of mine stands.
     Partition(PartitionReport),
+    /// Have what entered through this window end written, for the checkpoint of this number.
+    Checkpoint { number: u64, through: Tick },
+    /// What a process has written for it, and why not all.
+    Written { number: u64, process: usize, objects: Vec<ObjectRef>, error: Option<String> },
     /// Let us stop.
     Stop,
     /// What was complete is committed: let go.
@@ -195,6 +252,8 @@ enum Gossip {
 const PARK_MAX: Duration = Duration::from_millis(20);
 /// How often a source looks around when nothing wakes it.
 const ACTIVATE_EVERY_MS: i64 = 20;
+/// An orderly stop waits so long for the last checkpoint, which only saves time at the next start.
+const LAST_CHECKPOINT_WAIT_MS: i64 = 8_000;
 /// How often a worker reports what has not changed the course of things.
 const REPORT_EVERY_MS: i64 = 250;
 
@@ -248,6 +307,116 @@ struct WorkerLoop {
     reported: SourceCounts,
     stop_told: bool,
     stopping: bool,
+    restore_error: Rc<RefCell<Option<String>>>,
+    checkpoints: Option<WorkerCheckpoints>,
+}
+
+/// A worker's part in taking checkpoints.
+struct WorkerCheckpoints {
+    capture: Rc<RefCell<CaptureShared>>,
+    capture_activator: Activator,
+    writer: mpsc::Sender<Command>,
+    /// In the first worker of each process.
+    outcomes: Option<mpsc::Receiver<Outcome>>,
+    /// In worker 0 alone.
+    coordinator: Option<Coordinator>,
+    process: usize,
+    told_committed: Option<Tick>,
+    /// Since when an orderly stop waits for the last checkpoint.
+    last_ms: Option<i64>,
+}
+
+impl WorkerCheckpoints {
+    fn new(
+        checkpoints: &Checkpoints,
+        job: &Job,
+        index: usize,
+        capture: Rc<RefCell<CaptureShared>>,
+        capture_activator: Activator,
+    ) -> Self {
+        let unpoisoned = PoisonError::into_inner;
+        let coordinator = || {
+            let Checkpoints { settings, committed, requests, .. } = checkpoints;
+            Coordinator::new(settings.clone(), &job.start, Arc::clone(committed), requests.clone(), (job.now_ms)())
+        };
+        let first = index.is_multiple_of(job.workers);
+        WorkerCheckpoints {
+            capture,
+            capture_activator,
+            writer: checkpoints.commands.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            outcomes: first.then(|| checkpoints.outcomes.lock().unwrap_or_else(unpoisoned).take()).flatten(),
+            coordinator: (index == 0).then(coordinator),
+            process: checkpoints.process,
+            told_committed: None,
+            last_ms: None,
+        }
+    }
+
+    fn wanted(&self, number: u64, through: Tick) {
+        self.capture.borrow_mut().wanted = Some((number, through));
+        self.capture_activator.activate();
+    }
+
+    fn send(&self, command: Command) {
+        // The writer is gone only when the process ends.
+        self.writer.send(command).ok();
+    }
+
+    /// Takes in what the writer tells, and what is committed. Returns what the other workers have to know.
+    fn turn(&mut self, committed: Option<Tick>, job: &Job, now_ms: i64) -> Vec<Gossip> {
+        let mut news = Vec::new();
+        for outcome in self.outcomes.iter().flat_map(|outcomes| outcomes.try_iter()) {
+            match outcome {
+                Outcome::Written { number, objects, error } => {
+                    news.push(Gossip::Written { number, process: self.process, objects, error });
+                }
+                Outcome::Finished { number, bytes } => {
+                    let Some(coordinator) = &mut self.coordinator else { continue };
+                    match coordinator.finished(number, bytes, now_ms) {
+                        Ok(Some(taken)) => job.observer.checkpoint(&Ok(taken)),
+                        Ok(None) => {}
+                        Err(reason) => job.observer.checkpoint(&Err(reason)),
+                    }
+                }
+            }
+        }
+        if self.outcomes.is_some() && self.told_committed != committed {
+            self.told_committed = committed;
+            if let Some(first) = committed.filter(|first| *first > Tick::MIN) {
+                self.send(Command::Committed(job.source.ingest.windows.previous(first)));
+            }
+        }
+        let begun = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(now_ms, false));
+        news.extend(begun.map(|(number, through)| Gossip::Checkpoint { number, through }));
+        news
+    }
+
+    /// Takes in what a process has written.
+    fn written(&mut self, number: u64, process: usize, objects: Vec<ObjectRef>, error: Option<String>, job: &Job) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        match coordinator.written(number, process, objects, error, (job.now_ms)()) {
+            Ok(Some(finish)) => self.send(finish),
+            Ok(None) => {}
+            Err(reason) => job.observer.checkpoint(&Err(reason)),
+        }
+    }
+
+    /// In worker 0, when all that was complete is committed: whether the last checkpoint is done, or given up. The first
+    /// time it may have to be begun.
+    fn last(&mut self, now_ms: i64) -> (bool, Option<Gossip>) {
+        let Some(coordinator) = &mut self.coordinator else { return (true, None) };
+        let begun = match self.last_ms {
+            None if coordinator.busy() => return (false, None),
+            None => {
+                self.last_ms = Some(now_ms);
+                coordinator.begin(now_ms, true)
+            }
+            Some(_) => None,
+        };
+        let waited_ms = now_ms - self.last_ms.unwrap_or(now_ms);
+        let done = !coordinator.busy() || waited_ms >= LAST_CHECKPOINT_WAIT_MS;
+        (done, begun.map(|(number, through)| Gossip::Checkpoint { number, through }))
+    }
 }
 
 impl WorkerLoop {
@@ -259,7 +428,7 @@ impl WorkerLoop {
             .input
             .iter()
             .filter(|cut| usize::try_from(cut.partition).is_ok_and(|partition| partition % peers == index))
-            .copied()
+            .map(|cut| job.start.read_from(cut))
             .collect();
         let waker = Waker::default();
         let partitions = job.partitions.open(&job.start, &cuts, waker.clone())?;
@@ -269,15 +438,42 @@ impl WorkerLoop {
 
         let start_committer = (index == 0).then(|| job.committer.lock().ok()?.take()).flatten();
         let mut address = None;
+        let mut capture_address = None;
+        let capture_shared = Rc::new(RefCell::new(CaptureShared::default()));
+        let restore_error = Rc::new(RefCell::new(None));
+        let checkpoints = job.checkpoints.as_ref();
+        let writer = checkpoints.map(|checkpoints| checkpoints.commands.lock().unwrap_or_else(PoisonError::into_inner));
+        let writer = writer.as_deref().cloned();
         worker.dataflow::<Tick, _, _>(|scope| {
-            let SourceStreams { activities, names, notes } = source(
+            let SourceStreams { mut activities, mut names, notes } = source(
                 scope,
                 job.source.clone(),
                 partitions,
+                job.start.restore.as_ref(),
                 committed.clone(),
                 Rc::clone(&source_shared),
                 &mut |info| address = Some(info),
             );
+            let mut capturing = writer.map(|writer| {
+                |activities, names| {
+                    capture(activities, names, writer, Rc::clone(&capture_shared), &mut |at| capture_address = Some(at));
+                }
+            });
+            if let Some(from) = &job.start.restore {
+                // What this job's checkpoints hold need not be written again; another job's savepoint may be gone soon.
+                let own = checkpoints.is_none_or(|checkpoints| checkpoints.settings.job == from.job);
+                if own && let Some(capture) = capturing.take() {
+                    capture(activities.clone(), names.clone());
+                }
+                let objects = from.objects.iter().skip(index).step_by(peers).cloned().collect();
+                let store = job.restore_from.clone();
+                let (restored, named) = restore(scope, store, from.through, objects, Rc::clone(&restore_error));
+                activities = activities.concat(restored);
+                names = names.concat(named);
+            }
+            if let Some(capture) = capturing {
+                capture(activities.clone(), names.clone());
+            }
             let windows = job.source.ingest.windows;
             let results = page_analytics(activities, names, windows);
             let resumed = job.start.committed_through;
@@ -308,6 +504,11 @@ impl WorkerLoop {
             reported: SourceCounts::default(),
             stop_told: false,
             stopping: false,
+            restore_error,
+            checkpoints: checkpoints.map(|checkpoints| {
+                let activator = worker.activator_for(capture_address.unwrap_or_else(|| Rc::from([])));
+                WorkerCheckpoints::new(checkpoints, job, index, capture_shared, activator)
+            }),
         })
     }
 
@@ -327,8 +528,12 @@ impl WorkerLoop {
         }
         worker.step_or_park(Some(nap));
 
-        let stopped = self.listen(&*job.observer);
+        let stopped = self.listen(job);
         self.report(worker, job, false);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            let news = checkpoints.turn(committed, job, now_ms);
+            news.into_iter().for_each(|news| self.tell(news));
+        }
         if let Some(error) = self.error() {
             job.observer.failed(&error);
             job.stop.store(true, Ordering::Relaxed);
@@ -341,7 +546,7 @@ impl WorkerLoop {
             self.stop_told = true;
             self.tell(Gossip::Stop);
         }
-        if self.stopping && worker.index() == 0 && self.committer.borrow().sealed {
+        if self.stopping && worker.index() == 0 && self.committer.borrow().sealed && self.last_checkpoint(now_ms) {
             self.tell(Gossip::Stopped);
             // Everybody hears it, this worker too, and lets go then.
             self.committer.borrow_mut().sealed = false;
@@ -350,14 +555,22 @@ impl WorkerLoop {
     }
 
     /// Takes in what the other workers (and this one) have said; true when all may let go.
-    fn listen(&mut self, observer: &dyn ObserveJob) -> bool {
+    fn listen(&mut self, job: &Job) -> bool {
         let mut stopped = false;
         for said in self.heard.take() {
             match said {
                 Gossip::Partition(report) => {
                     let PartitionReport { partition, watermark_ms, idle, .. } = report;
                     self.source.borrow_mut().watermarks.update(partition, watermark_ms, idle);
-                    observer.partition(&report, self.told.contains_key(&partition));
+                    job.observer.partition(&report, self.told.contains_key(&partition));
+                }
+                Gossip::Checkpoint { number, through } => {
+                    self.checkpoints.iter().for_each(|checkpoints| checkpoints.wanted(number, through));
+                }
+                Gossip::Written { number, process, objects, error } => {
+                    if let Some(checkpoints) = &mut self.checkpoints {
+                        checkpoints.written(number, process, objects, error, job);
+                    }
                 }
                 Gossip::Stop if !self.stopping => {
                     self.stopping = true;
@@ -372,7 +585,18 @@ impl WorkerLoop {
         stopped
     }
 
+    /// Whether an orderly stop need not wait for a checkpoint any more.
+    fn last_checkpoint(&mut self, now_ms: i64) -> bool {
+        let Some(checkpoints) = &mut self.checkpoints else { return true };
+        let (done, begun) = checkpoints.last(now_ms);
+        begun.into_iter().for_each(|begun| self.tell(begun));
+        done
+    }
+
     fn error(&mut self) -> Option<JobError> {
+        if let Some(reason) = self.restore_error.borrow_mut().take() {
+            return Some(JobError::Restore(reason));
+        }
         let source = self.source.borrow_mut().error.take().map(JobError::Source);
         source.or_else(|| self.committer.borrow_mut().error.take().map(JobError::Commit))
     }

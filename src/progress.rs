@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use clicktide_dataflows::time::{PartitionClock, Tick, Windows};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::choose::Probe;
+use crate::checkpoint::restore::Restore;
+use crate::checkpoint::ResumePoint;
+
 /// How far a job has come: every window that ends at or before `committed_through` is final.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -17,10 +21,14 @@ pub struct Progress {
     pub generation: i64,
     /// The last final window end (ms); none before the first.
     pub committed_through: Option<i64>,
+    /// Windows that end at or before this (ms) are another job's, which this one has taken over from; none: all are its own.
+    pub began_after: Option<i64>,
     /// Whether the job goes on.
     pub state: JobState,
     /// The configuration that gives the results their meaning, as JSON.
     pub configuration: String,
+    /// The id of the input topic, where the brokers know such ids.
+    pub topic_id: Option<String>,
     /// Where each partition stands.
     pub input: Vec<PartitionCut>,
 }
@@ -104,17 +112,43 @@ pub struct JobStart {
     pub generation: i64,
     /// The last final window end; results at or before it are not committed again.
     pub committed_through: Option<Tick>,
+    /// The id of the input topic, where the brokers know such ids.
+    pub topic_id: Option<String>,
     /// The partitions of the input.
     pub input: Vec<PartitionCut>,
     /// The idle advances at or after each partition's `replay_from`.
     pub idle_advances: Vec<IdleAdvance>,
+    /// What is taken from a checkpoint instead of being read again.
+    pub restore: Option<Restore>,
+    /// An object that whoever shares the checkpoint store can find.
+    pub probe: Option<Probe>,
 }
 
 impl JobStart {
     /// A run that begins with nothing, over so many partitions that are read from offset 0 to their ends.
     pub fn fresh(partitions: i32) -> Self {
         let input = (0..partitions).map(|partition| PartitionCut::start(partition, 0, None)).collect();
-        JobStart { generation: 1, committed_through: None, input, idle_advances: Vec::new() }
+        JobStart {
+            generation: 1,
+            committed_through: None,
+            topic_id: None,
+            input,
+            idle_advances: Vec::new(),
+            restore: None,
+            probe: None,
+        }
+    }
+
+    /// A partition's part of the cut, with what it is read again from in this run: the input cut, or a later place if a
+    /// checkpoint holds what is between.
+    pub fn read_from(&self, cut: &PartitionCut) -> PartitionCut {
+        let resumed = self.restore.as_ref().and_then(|restore| restore.resume_point(cut.partition));
+        resumed.map_or(*cut, |point| PartitionCut {
+            replay_from: point.offset,
+            clock_ms: point.clock.clock_ms,
+            floor_ms: point.clock.floor_ms,
+            ..*cut
+        })
     }
 
     /// The floors to apply in one partition just before the records at given offsets: the recorded idle advances, and what
@@ -142,20 +176,27 @@ pub struct ReplayIndex {
 }
 
 impl ReplayIndex {
-    /// Notes the event at `offset`, judged with `clock`. Offsets increase from call to call.
+    /// The index of a partition that is read on from the last of `points`, which a checkpoint has kept.
+    ///
+    /// Before a point nothing enters later than it says, so what enters up to the next point's tick may begin there.
+    pub fn resumed(points: &[ResumePoint]) -> Self {
+        let entry = |pair: &[ResumePoint]| (pair[1].after, pair[0].offset, pair[0].clock);
+        let mut index = ReplayIndex::default();
+        for (enter, offset, clock) in points.windows(2).map(entry) {
+            index.note(enter, offset, clock);
+        }
+        index
+    }
+
+    /// Notes the record at `offset`, judged with `clock`: the tick at which its event enters, or with which its dead letter
+    /// is committed. Offsets increase from call to call.
     pub fn note(&mut self, enter: Tick, offset: i64, clock: PartitionClock) {
         if self.firsts.back().is_none_or(|(last, _, _)| *last < enter) {
             self.firsts.push_back((enter, offset, clock));
         }
     }
 
-    /// Notes the dead letter at `offset`, which belongs to `tick` and is needed until that is committed, but not as long as
-    /// an event that enters then.
-    pub fn note_dead_letter(&mut self, tick: Tick, offset: i64, clock: PartitionClock, windows: &Windows) {
-        self.note(Tick(tick.0.saturating_sub(windows.size_ms())), offset, clock);
-    }
-
-    /// The cut with which the windows that end after `committed` can be rebuilt, and their dead letters; `position` and `clock` are where the
+    /// The cut with which the windows that end after `committed` can be rebuilt; `position` and `clock` are where the
     /// partition stands. `committed` never falls.
     ///
     /// An event that enters at or before `committed - size` has left every window that ends after `committed`, so the cut
@@ -171,25 +212,18 @@ impl ReplayIndex {
         while self.firsts.pop_front_if(|(enter, _, _)| *enter <= expired).is_some() {}
         self.firsts.front().map_or((position, clock), |(_, offset, clock)| (*offset, *clock))
     }
+
+    /// Where everything can be found that enters after `tick`, which is not before the last cut was; `position` and `clock`
+    /// are where the partition stands.
+    pub fn after(&self, tick: Tick, position: i64, clock: PartitionClock) -> (i64, PartitionClock) {
+        let at = self.firsts.partition_point(|(enter, _, _)| *enter <= tick);
+        self.firsts.get(at).map_or((position, clock), |(_, offset, clock)| (*offset, *clock))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_dead_letter_is_needed_until_its_tick_is_committed() {
-        let windows = Windows::new(100, 10, 0).unwrap();
-        let mut index = ReplayIndex::default();
-        let clock = PartitionClock { clock_ms: None, floor_ms: Some(75) };
-        index.note_dead_letter(Tick(80), 1, clock, &windows);
-        assert_eq!(index.cut(Tick::MIN, &windows, 2, clock).0, 1);
-        assert_eq!(index.cut(Tick(70), &windows, 2, clock).0, 1);
-        assert_eq!(index.cut(Tick(80), &windows, 2, clock).0, 2);
-        // Before the first event there is no tick that could be committed without it.
-        index.note_dead_letter(Tick::MIN, 2, PartitionClock::default(), &windows);
-        assert_eq!(index.cut(Tick::MIN, &windows, 3, clock).0, 3);
-    }
 
     #[test]
     fn the_cut_is_the_first_event_that_is_still_needed() {
@@ -202,6 +236,7 @@ mod tests {
         let mut check = |committed, expected| {
             let (offset, at) = index.cut(Tick(committed), &windows, 5, clock(5));
             assert_eq!((offset, at), (expected, clock(expected)), "committed {committed}");
+            assert_eq!(index.after(Tick(committed.saturating_sub(100)), 5, clock(5)), (expected, clock(expected)));
         };
         check(i64::MIN, 0);
         check(100, 0);
@@ -210,5 +245,24 @@ mod tests {
         check(290, 1);
         check(300, 3);
         check(400, 5);
+    }
+
+    #[test]
+    fn an_index_goes_on_from_the_points_of_a_checkpoint() {
+        let windows = Windows::new(100, 10, 0).unwrap();
+        let clock = |ms| PartitionClock { clock_ms: Some(ms), floor_ms: None };
+        let point = |after, offset| ResumePoint { partition: 0, after: Tick(after), offset, clock: clock(offset) };
+        let mut index = ReplayIndex::resumed(&[point(100, 3), point(110, 7), point(130, 12)]);
+        // Read on from offset 12, which enters at 140.
+        index.note(Tick(140), 14, clock(14));
+        let mut check = |committed, expected| {
+            assert_eq!(index.cut(Tick(committed), &windows, 20, clock(20)), (expected, clock(expected)), "{committed}");
+        };
+        check(200, 3);
+        check(209, 3);
+        check(210, 7);
+        check(229, 7);
+        check(230, 14);
+        check(240, 20);
     }
 }

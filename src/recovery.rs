@@ -2,14 +2,19 @@
 //!
 //! ```text
 //!  progress and idle advances (committed) ─┐
+//!  the newest good checkpoint ─────────────┤
 //!  what the run is asked to be ────────────┼─▶ objection, or ─▶ Recovery: what the run commits first, and its JobStart
 //!  the bounds of the input's partitions ───┘
 //! ```
 //!
 //! Whoever starts a run fences the older ones first, as what is committed must not change meanwhile.
 
-use clicktide_dataflows::time::Tick;
+use clicktide_dataflows::time::{Tick, Windows};
+use serde::Deserialize;
 
+use crate::checkpoint::restore::Restore;
+use crate::checkpoint::{Manifest, ResumePoint};
+use crate::millis::Millis;
 use crate::progress::{CommittedProgress, IdleAdvance, JobStart, JobState, PartitionCut, Progress};
 
 /// What a run is asked to be.
@@ -19,6 +24,8 @@ pub struct Asked<'a> {
     pub job: &'a str,
     /// The topic of its events.
     pub events: &'a str,
+    /// That topic's id, where the brokers know such ids.
+    pub topic_id: Option<&'a str>,
     /// The topic of its progress.
     pub progress: &'a str,
     /// Whether the job ends where the input ends when it first starts.
@@ -27,6 +34,14 @@ pub struct Asked<'a> {
     pub configuration: &'a str,
     /// Says, line by line, how the configuration that results were committed with differs from this run's.
     pub differences: &'a dyn Fn(&str) -> Vec<String>,
+    /// Its windows.
+    pub windows: Windows,
+    /// How far its events may come out of order, ms.
+    pub bound_ms: i64,
+    /// Whether it goes on where records it needs are gone.
+    pub accept_gap: bool,
+    /// The greatest generation that has left a mark beside what is committed; 0 if none has.
+    pub generation_seen: i64,
 }
 
 /// Which offsets of a partition can be read.
@@ -59,16 +74,65 @@ impl Recovery {
         };
         let progress = Progress {
             job: asked.job.to_owned(),
-            generation: 1,
+            generation: asked.generation_seen + 1,
             committed_through: None,
+            began_after: None,
             state: JobState::Running,
             configuration: asked.configuration.to_owned(),
+            topic_id: asked.topic_id.map(str::to_owned),
             input: begins.iter().zip(log).enumerate().map(cut).collect(),
         };
-        Self::new(progress, Vec::new(), Vec::new(), log)
+        Self::new(progress, Vec::new(), Vec::new(), log, None)
     }
 
-    /// Goes on from `committed`, which is not objected to, over the partitions of `log`.
+    /// Begins a job that has committed nothing where another one stood at its savepoint.
+    ///
+    /// If both mean the same, the savepoint's events are taken over. Otherwise they are read again from the input, as they are
+    /// to be judged and hashed anew; then the first windows are those that lie behind the savepoint's reach.
+    ///
+    /// # Errors
+    /// Why that can't be, and what would be right.
+    pub fn taken_over(asked: &Asked<'_>, savepoint: Restore, manifest: &Manifest, log: &[Bounds]) -> Result<Self, String> {
+        let before: TakenOver = serde_json::from_str(&manifest.configuration)
+            .map_err(|e| format!("the savepoint's configuration can't be read: {e}"))?;
+        if before.kafka.events_topic != asked.events {
+            return Err(format!(
+                "the savepoint is of topic {:?}, and the job reads {:?}",
+                before.kafka.events_topic, asked.events
+            ));
+        }
+        let same = (asked.differences)(&manifest.configuration).is_empty();
+        let size_ms = before.windows.size.0;
+        let reach_ms = manifest.through.0 + (asked.windows.size_ms() - size_ms).max(0);
+        let through = asked.windows.tick_at_or_before(reach_ms);
+        let mut new_advances = manifest.idle_advances.clone();
+        let mut input = Vec::new();
+        for cut in &manifest.input {
+            // As a floor, which an audit reads too, the clock's effect on what follows is the same.
+            let floor_ms = cut.clock().watermark_ms(before.windows.disorder_bound.0);
+            let at = |floor_ms| IdleAdvance { partition: cut.partition, next_offset: cut.replay_from, floor_ms };
+            new_advances.extend(floor_ms.map(at));
+            let until = asked.until_end.then(|| bounds_of(cut.partition, log).map_or(0, |bounds| bounds.high));
+            input.push(PartitionCut { began: cut.replay_from, clock_ms: None, floor_ms, until, ..*cut });
+        }
+        let progress = Progress {
+            job: asked.job.to_owned(),
+            generation: asked.generation_seen,
+            committed_through: Some(through.0),
+            began_after: Some(through.0),
+            state: JobState::Running,
+            configuration: asked.configuration.to_owned(),
+            topic_id: manifest.topic_id.clone(),
+            input,
+        };
+        let mut taken = Self::resumed(asked, progress, Vec::new(), log, same.then_some(savepoint))?;
+        taken.new_advances.extend(&new_advances);
+        taken.start.idle_advances.extend(new_advances);
+        Ok(taken)
+    }
+
+    /// Goes on from `committed`, which is not objected to, over the partitions of `log`; `restorable` is the newest good
+    /// checkpoint, which is used if the input reaches back to it.
     ///
     /// # Errors
     /// Why that can't be, and what would be right.
@@ -77,11 +141,41 @@ impl Recovery {
         committed: Progress,
         idle_advances: Vec<IdleAdvance>,
         log: &[Bounds],
+        restorable: Option<Restore>,
     ) -> Result<Self, String> {
+        if let Some((was, is)) = committed.topic_id.as_deref().zip(asked.topic_id).filter(|(was, is)| was != is) {
+            return Err(format!(
+                "topic {:?} was made anew: its id is {is}, and was {was}; start a job with another name",
+                asked.events
+            ));
+        }
         let mut input = committed.input.clone();
         let mut new_advances = Vec::new();
-        for cut in &input {
-            lost(asked, cut, log)?;
+        let low = |partition| bounds_of(partition, log).map_or(i64::MIN, |bounds| bounds.low);
+        let reached = |restore: &Restore| {
+            let from = |cut: &PartitionCut| restore.resume_point(cut.partition).map_or(cut.replay_from, |at| at.offset);
+            asked.accept_gap || input.iter().all(|cut| low(cut.partition) <= from(cut))
+        };
+        let mut restore = restorable.filter(reached);
+        for cut in &mut input {
+            made_anew(asked, cut, log)?;
+            let point = restore.as_ref().and_then(|restore| restore.resume_point(cut.partition));
+            let (from, clock) = point.map_or((cut.replay_from, cut.clock()), |point| (point.offset, point.clock));
+            let low = low(cut.partition);
+            if low <= from {
+                continue;
+            }
+            if !asked.accept_gap {
+                return Err(gone(asked, cut.partition, from, low));
+            }
+            let floor_ms = clock.watermark_ms(asked.bound_ms);
+            let partition = cut.partition;
+            *cut = PartitionCut { replay_from: low, position: low.max(cut.position), clock_ms: None, floor_ms, ..*cut };
+            new_advances.extend(floor_ms.map(|floor_ms| IdleAdvance { partition, next_offset: low, floor_ms }));
+            if let Some((restore, point)) = restore.as_mut().zip(point) {
+                restore.resume.retain(|other| other.partition != partition);
+                restore.resume.push(ResumePoint { offset: low, ..point });
+            }
         }
         let bounded = input.iter().any(|cut| cut.until.is_some());
         for partition in 0..log.len() as i32 {
@@ -99,8 +193,10 @@ impl Recovery {
                 floor_ms,
             }));
         }
-        let progress = Progress { generation: committed.generation + 1, input, ..committed };
-        Ok(Self::new(progress, idle_advances, new_advances, log))
+        let generation = committed.generation.max(asked.generation_seen) + 1;
+        let topic_id = asked.topic_id.map(str::to_owned);
+        let progress = Progress { generation, topic_id, input, ..committed };
+        Ok(Self::new(progress, idle_advances, new_advances, log, restore))
     }
 
     fn new(
@@ -108,6 +204,7 @@ impl Recovery {
         idle_advances: Vec<IdleAdvance>,
         new_advances: Vec<IdleAdvance>,
         log: &[Bounds],
+        restore: Option<Restore>,
     ) -> Self {
         let gone = |advance: &IdleAdvance| {
             bounds_of(advance.partition, log).is_none_or(|bounds| advance.next_offset < bounds.low)
@@ -120,8 +217,11 @@ impl Recovery {
         let start = JobStart {
             generation: progress.generation,
             committed_through: progress.committed_through.map(Tick),
+            topic_id: progress.topic_id.clone(),
             input: progress.input.clone(),
             idle_advances: idle_advances.into_iter().chain(new_advances.iter().copied()).collect(),
+            restore,
+            probe: None,
         };
         Recovery { progress, new_advances, outdated, start }
     }
@@ -160,23 +260,33 @@ fn bounds_of(partition: i32, log: &[Bounds]) -> Option<&Bounds> {
     log.get(usize::try_from(partition).ok()?)
 }
 
-/// Refuses a partition that can't be read again from where it has to be.
-fn lost(asked: &Asked<'_>, cut: &PartitionCut, log: &[Bounds]) -> Result<(), String> {
+/// What a savepoint's configuration tells whoever takes over.
+#[derive(Deserialize)]
+struct TakenOver {
+    kafka: TakenOverTopics,
+    windows: TakenOverWindows,
+}
+
+#[derive(Deserialize)]
+struct TakenOverTopics {
+    events_topic: String,
+}
+
+#[derive(Deserialize)]
+struct TakenOverWindows {
+    size: Millis,
+    disorder_bound: Millis,
+}
+
+/// Refuses a partition whose records are not those that were read before.
+fn made_anew(asked: &Asked<'_>, cut: &PartitionCut, log: &[Bounds]) -> Result<(), String> {
     let (topic, partition) = (asked.events, cut.partition);
-    let Some(&Bounds { low, high }) = bounds_of(partition, log) else {
+    let Some(&Bounds { high, .. }) = bounds_of(partition, log) else {
         return Err(format!(
             "topic {topic:?} has {} partitions and no partition {partition}, which was read before; was it made anew?",
             log.len(),
         ));
     };
-    if cut.replay_from < low {
-        return Err(format!(
-            "{} records of partition {partition} of topic {topic:?} are gone (offsets {} to {low}, deleted by \
-             retention), which windows still open need; start a job with another name",
-            low - cut.replay_from,
-            cut.replay_from
-        ));
-    }
     if cut.position > high {
         return Err(format!(
             "partition {partition} of topic {topic:?} ends at {high}, and has been read up to {}: it was made anew, or \
@@ -187,6 +297,17 @@ fn lost(asked: &Asked<'_>, cut: &PartitionCut, log: &[Bounds]) -> Result<(), Str
     Ok(())
 }
 
+/// What to say of records that are needed and are not there.
+fn gone(asked: &Asked<'_>, partition: i32, from: i64, low: i64) -> String {
+    format!(
+        "{} records of partition {partition} of topic {:?} are gone (offsets {from} to {low}, deleted by retention), which \
+         windows still open need, and no checkpoint holds them; go on without them by --accept-gap, and those windows \
+         will lack them, or start a job with another name",
+        low - from,
+        asked.events
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +316,19 @@ mod tests {
 
     fn asked(until_end: bool) -> Asked<'static> {
         let differences = &|committed: &str| if committed == "{}" { Vec::new() } else { vec![committed.to_owned()] };
-        Asked { job: "j", events: "e", progress: "p", until_end, configuration: "{}", differences }
+        Asked {
+            job: "j",
+            events: "e",
+            topic_id: Some("id"),
+            progress: "p",
+            until_end,
+            configuration: "{}",
+            differences,
+            windows: Windows::new(100, 10, 0).unwrap(),
+            bound_ms: 5,
+            accept_gap: false,
+            generation_seen: 0,
+        }
     }
 
     fn committed(replay_from: i64, position: i64) -> Progress {
@@ -218,7 +351,7 @@ mod tests {
     fn a_resumed_job_gives_new_partitions_a_floor_and_forgets_floors_without_records() {
         let advance = |partition, next_offset| IdleAdvance { partition, next_offset, floor_ms: 600 };
         let advances = vec![advance(0, 9), advance(0, 15), advance(7, 1)];
-        let recovery = Recovery::resumed(&asked(false), committed(12, 30), advances.clone(), &LOG).unwrap();
+        let recovery = Recovery::resumed(&asked(false), committed(12, 30), advances.clone(), &LOG, None).unwrap();
         let floor = IdleAdvance { partition: 1, next_offset: 0, floor_ms: 700 };
         assert_eq!(recovery.progress.generation, 5);
         assert_eq!(recovery.progress.input[1], PartitionCut { floor_ms: Some(700), ..PartitionCut::start(1, 0, None) });
@@ -232,7 +365,7 @@ mod tests {
     #[test]
     fn what_can_not_be_read_again_is_refused() {
         let check = |replay_from, position, log: &[Bounds], expected: &str| {
-            let refused = Recovery::resumed(&asked(false), committed(replay_from, position), Vec::new(), log).err();
+            let refused = Recovery::resumed(&asked(false), committed(replay_from, position), Vec::new(), log, None).err();
             assert!(refused.as_deref().is_some_and(|reason| reason.contains(expected)), "{refused:?}");
         };
         check(9, 30, &LOG, "1 records of partition 0 of topic \"e\" are gone");

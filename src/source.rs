@@ -31,6 +31,8 @@ use timely::dataflow::{Scope, Stream};
 use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Staged};
 use crate::idleness::Watermarks;
 use crate::ingest::{Format, Ingest, Record};
+use crate::checkpoint::ResumePoint;
+use crate::checkpoint::restore::Restore;
 use crate::progress::{IdleAdvance, PartitionCut};
 
 /// One partition of an ordered log that can be read again from any offset.
@@ -132,6 +134,8 @@ pub enum Note {
         tick: Tick,
         /// Its part of the input cut, good for every commit from `tick` on until the next such note.
         cut: PartitionCut,
+        /// Where everything can be found that enters after `tick`.
+        resume: ResumePoint,
         /// The floor that made it rise, if idleness did: to be committed no later than `tick`.
         idle_advance: Option<IdleAdvance>,
     },
@@ -249,7 +253,7 @@ pub struct SourceStreams<'scope> {
 /// The label of late events among the dead letters.
 pub const LATE: &str = "late";
 
-/// Reads `partitions` into the dataflow of `scope`.
+/// Reads `partitions` into the dataflow of `scope`, without what a checkpoint, `restored`, holds of them.
 ///
 /// `committed` is a probe of what has been committed, for flow control: a partition is read only while it is at most so
 /// many ticks ahead. Keeps per partition a clock and a replay index (one entry per open tick), and per worker the pages
@@ -259,6 +263,7 @@ pub fn source<'scope>(
     scope: Scope<'scope, Tick>,
     settings: SourceSettings,
     partitions: Vec<SourcePartition>,
+    restored: Option<&Restore>,
     committed: ProbeHandle<Tick>,
     shared: Rc<RefCell<SourceShared>>,
     address: &mut dyn FnMut(Rc<[usize]>),
@@ -272,9 +277,11 @@ pub fn source<'scope>(
     let mut names_output = OutputBuilder::from(names_output);
     let mut notes_output = OutputBuilder::from(notes_output);
 
+    let readers: Vec<PartitionSource> =
+        partitions.into_iter().map(|partition| PartitionSource::new(partition, &settings, restored)).collect();
     builder.build(move |capabilities| {
-        let mut readers: Vec<PartitionSource> =
-            partitions.into_iter().map(|partition| PartitionSource::new(partition, &settings, &capabilities)).collect();
+        let mut readers = readers;
+        readers.iter_mut().for_each(|reader| reader.held = Some(capabilities.clone()));
         drop(capabilities);
         let mut announced = Announced::default();
         let mut in_flight = InFlight::default();

@@ -93,9 +93,18 @@ mod tests {
         let state = prop::sample::select(vec![JobState::Running, JobState::Finished]);
         let text = || prop::collection::vec(any::<char>(), 0..20).prop_map(String::from_iter);
         let input = prop::collection::vec(cut, 0..20);
-        let progress = (text(), any::<i64>(), optional(), state, text(), input);
-        let progress = progress.prop_map(|(job, generation, committed_through, state, configuration, input)| {
-            ProgressRecord::Progress(Progress { job, generation, committed_through, state, configuration, input })
+        let progress = (text(), any::<i64>(), optional(), optional(), state, text(), prop::option::of(text()), input);
+        let progress = progress.prop_map(|(job, generation, committed_through, began_after, state, configuration, topic_id, input)| {
+            ProgressRecord::Progress(Progress {
+                job,
+                generation,
+                committed_through,
+                began_after,
+                state,
+                configuration,
+                topic_id,
+                input,
+            })
         });
         let idle_advance = any::<(i32, i64, i64)>().prop_map(|(partition, next_offset, floor_ms)| {
             ProgressRecord::IdleAdvance(IdleAdvance { partition, next_offset, floor_ms })
@@ -130,12 +139,14 @@ mod tests {
             job: "j".to_owned(),
             generation: 1,
             committed_through: Some(10),
+            began_after: None,
             state: JobState::Finished,
             configuration: "{}".to_owned(),
+            topic_id: None,
             input: vec![cut],
         };
         let expected = [
-            &[0, 2, b'j', 2, 2, 20, 2, 4, b'{', b'}'][..],
+            &[0, 2, b'j', 2, 2, 20, 0, 2, 4, b'{', b'}', 0][..],
             // An array's block may come with its bytes counted; ours does not.
             &[2, 0, 6, 6, 2, 0, 2, 10, 2, 8, 0],
         ];
@@ -148,8 +159,10 @@ mod tests {
             job: "j".to_owned(),
             generation: 1,
             committed_through: None,
+            began_after: None,
             state: JobState::Running,
             configuration: String::new(),
+            topic_id: None,
             input: Vec::new(),
         };
         assert_eq!(ProgressRecord::Progress(progress).key(), "progress");

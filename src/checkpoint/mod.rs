@@ -25,9 +25,17 @@
 //!
 //! Architecture invariant: nothing here decides what is committed. Results are right with any usable checkpoint, and with none.
 
+pub mod capture;
+pub mod choose;
+pub mod coordinator;
+pub mod format;
 pub mod manifest;
+pub mod names;
 pub mod pane_object;
+pub mod prune;
+pub mod restore;
 pub mod store;
+pub mod writer;
 
 use clicktide_dataflows::event::{Activity, PageName};
 use clicktide_dataflows::time::{PartitionClock, Tick};
@@ -55,7 +63,7 @@ pub struct ObjectRef {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// Its checksum, as in the object itself.
+    /// The checksum of all its bytes: [`format::checksum`].
     pub checksum: String,
     /// How many events it holds.
     pub events: u64,
@@ -72,6 +80,9 @@ pub struct Manifest {
     pub generation: i64,
     /// The configuration that gives its events their meaning, as JSON.
     pub configuration: String,
+    /// The id of the input topic, where the brokers know such ids.
+    #[serde(default)]
+    pub topic_id: Option<String>,
     /// Every event that entered at or before this tick, and had not left by then, is in the objects.
     pub through: Tick,
     /// The input cut committed with `through`: from it the windows can be rebuilt without the objects.

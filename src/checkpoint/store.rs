@@ -1,5 +1,11 @@
 //! Where checkpoints are kept: objects under names, written once.
 
+mod memory;
+mod object_storage;
+
+pub use memory::MemoryStore;
+pub use object_storage::{ObjectStorage, StoreLocation, open_store};
+
 /// Keeps objects under names until they are deleted. Names are paths with `/`.
 pub trait Store: Send + Sync {
     /// Keeps `body` under a name that is not taken.

@@ -55,7 +55,9 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
         source,
         start,
         partitions: Box::new(Files(replay.files)),
-        committer: sink.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer)),
+        committer: sink.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer, None)),
+        restore_from: None,
+        checkpoints: None,
         observer,
         now_ms: pipeline::monotonic_clock(),
         pace: Arc::new(Unpaced),
@@ -127,7 +129,7 @@ impl ObserveJob for Counts {
     fn failed(&self, error: &JobError) {
         let exit = match error {
             JobError::Source(_) => Exit::Source,
-            JobError::Commit(_) | JobError::Worker(_) => Exit::Failure,
+            JobError::Commit(_) | JobError::Restore(_) | JobError::Worker(_) => Exit::Failure,
         };
         // Whoever reads standard output may have seen enough.
         if error.to_string().contains("Broken pipe") {

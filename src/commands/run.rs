@@ -4,20 +4,26 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::cluster::{ClusterError, assemble};
+use crate::checkpoint::choose::{find_probe, put_probe};
+use crate::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequests};
+use crate::checkpoint::restore::Restore;
+use crate::checkpoint::store::Store;
+use crate::checkpoint::writer::{Writer, WriterSettings};
+use crate::cluster::{Cluster, ClusterError, assemble};
 use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
 use crate::committer::{CommitEpoch, CommitError};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::http::{self, HealthLimits, JobSite, Phase, ProcessIdentity, Server, Site, Status, View};
 use crate::kafka::source::KafkaPartitions;
-use crate::kafka::start::{From, StartError, StartSettings, start_job};
+use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job};
 use crate::observe::Observer;
-use crate::pipeline::{self, Ended, Job, ObserveJob, Unpaced};
+use crate::pipeline::{self, Checkpoints, Ended, Job, ObserveJob, Unpaced};
+use crate::progress::JobStart;
 use crate::{logging, metrics};
 
 /// How a job is run, beside its configuration.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     /// Where a new job begins.
     pub from: From,
@@ -25,6 +31,10 @@ pub struct Run {
     pub until_end: bool,
     /// Whether the end of standard input asks for an orderly stop.
     pub supervised: bool,
+    /// Whether to go on where records that are needed are gone.
+    pub accept_gap: bool,
+    /// What a new job begins with: `NAME`, or `JOB/NAME` for a savepoint of another job.
+    pub from_savepoint: Option<String>,
 }
 
 /// Why a process does not get as far as its workers.
@@ -49,6 +59,7 @@ impl std::convert::From<Early> for Failure {
             Early::Cluster(error) => Failure::new(Exit::Cluster, error),
             Early::Start(error @ StartError::Refused { .. }) => Failure::new(Exit::Refused, error),
             Early::Start(StartError::Commit(error @ CommitError::Fenced(_))) => Failure::new(Exit::Fenced, error),
+            Early::Start(error @ StartError::Checkpoints(_)) => Failure::new(Exit::Checkpoints, error),
             Early::Start(error) => Failure::new(Exit::Kafka, error),
         }
     }
@@ -71,12 +82,22 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let server = site.serve(config)?;
 
     let meaning = config.meaning();
-    let settings = start_settings(config, run.from, run.until_end);
+    let store = config.checkpoint_store(&config.job.name).map_err(checkpoints)?;
+    let savepoint = run.from_savepoint.as_deref().map(|savepoint| find_savepoint(config, savepoint)).transpose()?;
+    let settings = StartSettings {
+        checkpoints: store.clone(),
+        savepoint,
+        accept_gap: run.accept_gap,
+        ..start_settings(config, run.from, run.until_end)
+    };
     let identity = format!("{} {}", settings.job, settings.configuration);
     let mut committer = None;
     let (allocators, start) = assemble(&cluster, &identity, || {
-        let (started, start) =
+        let (started, mut start) =
             start_job(&settings, &|committed| meaning.differences(committed)).map_err(Early::Start)?;
+        if let Some(store) = store.as_deref().filter(|_| cluster.processes > 1) {
+            start.probe = Some(put_probe(store, start.generation).map_err(StartError::from).map_err(Early::Start)?);
+        }
         committer = Some(Box::new(started) as Box<dyn CommitEpoch>);
         Ok::<_, Early>(start)
     })?;
@@ -87,6 +108,17 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         partitions = start.input.len(),
         "the processes are together"
     );
+    if let Some((store, probe)) = store.as_deref().zip(start.probe.as_ref()) {
+        find_probe(store, probe).map_err(checkpoints)?;
+    }
+    let restore_from = match &start.restore {
+        Some(restore) => {
+            let Restore { checkpoint, through, objects, .. } = restore;
+            tracing::info!(checkpoint, through_ms = through.0, objects = objects.len(), events = restore.events(), "restoring");
+            config.checkpoint_store(&restore.job).map_err(checkpoints)?
+        }
+        None => None,
+    };
     site.status.set_phase(if start.committed_through.is_some() { Phase::Replaying } else { Phase::Running });
     running.store(true, Ordering::Relaxed);
 
@@ -96,12 +128,16 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let status = Arc::clone(&site.status);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
+    let checkpoints = store.map(|store| start_writer(config, &settings, &cluster, &start, site.savepoints.clone(), store));
+    let checkpoints = checkpoints.transpose()?;
     let job = Job {
         workers: cluster.workers,
         source: config.source_settings(),
         start,
         partitions: Box::new(partitions),
-        committer: committer.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer)),
+        committer: committer.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer, checkpoints.as_ref())),
+        restore_from,
+        checkpoints,
         observer,
         now_ms,
         pace: Arc::new(Unpaced),
@@ -120,6 +156,47 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A failure of the checkpoint store.
+fn checkpoints(why: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Checkpoints, why)
+}
+
+/// The savepoint that is called `NAME` or `JOB/NAME`.
+fn find_savepoint(config: &Config, called: &str) -> Result<Savepoint, Failure> {
+    let (job, name) = called.rsplit_once('/').unwrap_or((&config.job.name, called));
+    let Some(store) = config.checkpoint_store(job).map_err(checkpoints)? else {
+        let why = format!("--from-savepoint {called}: checkpoints.store is \"off\"; it must be where the savepoint is");
+        return Err(Failure::new(Exit::Configuration, why));
+    };
+    Ok(Savepoint { job: job.to_owned(), name: name.to_owned(), store })
+}
+
+/// Starts the thread that writes this process's part of the checkpoints.
+fn start_writer(
+    config: &Config,
+    settings: &StartSettings,
+    cluster: &Cluster,
+    start: &JobStart,
+    requests: SavepointRequests,
+    store: Arc<dyn Store>,
+) -> Result<Checkpoints, Failure> {
+    let Cluster { processes, process, workers, .. } = *cluster;
+    let keep = config.checkpoints.keep;
+    let (writer, (commands, outcomes)) =
+        Writer::new(WriterSettings { store, generation: start.generation, process, workers, keep });
+    let thread = std::thread::Builder::new().name("checkpoints".to_owned()).spawn(move || writer.run());
+    thread.map_err(|e| checkpoints(format!("can't start the writing thread: {e}")))?;
+    let StartSettings { job, configuration, windows, .. } = settings.clone();
+    Ok(Checkpoints {
+        settings: CoordinatorSettings { job, configuration, topic_id: start.topic_id.clone(), interval_ms: config.checkpoints.interval.0, processes },
+        committed: Arc::new(Mutex::new(Committed::at(start, windows.size_ms()))),
+        requests,
+        process,
+        commands: Mutex::new(commands),
+        outcomes: Mutex::new(Some(outcomes)),
+    })
+}
+
 /// What a run of the configured job is started with.
 pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSettings {
     StartSettings {
@@ -130,6 +207,11 @@ pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSett
         from,
         until_end,
         configuration: config.meaning().to_json(),
+        windows: config.windows(),
+        bound_ms: config.source_settings().ingest.bound_ms,
+        accept_gap: false,
+        checkpoints: None,
+        savepoint: None,
     }
 }
 
@@ -139,6 +221,8 @@ pub struct JobSiteParts {
     pub status: Arc<Status>,
     /// The closed windows, in process 0.
     pub view: Option<Arc<View>>,
+    /// The savepoints asked for.
+    pub savepoints: SavepointRequests,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
 
@@ -151,7 +235,8 @@ impl JobSiteParts {
         let metrics = metrics::install().map_err(|e| Failure::new(Exit::Failure, e))?;
         let identity = ProcessIdentity { job: config.job.name.clone(), process, processes, workers };
         let view = (process == 0).then(|| Arc::new(View::new(config.view_limits())));
-        Ok(JobSiteParts { status: Arc::new(Status::new(identity)), view, metrics })
+        let savepoints = SavepointRequests::default();
+        Ok(JobSiteParts { status: Arc::new(Status::new(identity)), view, savepoints, metrics })
     }
 
     /// Serves, unless the configuration says `off`.
@@ -169,6 +254,7 @@ impl JobSiteParts {
         let site = JobSite {
             status: Arc::clone(&self.status),
             view: self.view.clone(),
+            savepoints: config.checkpoints.store.is_some().then(|| self.savepoints.clone()),
             limits,
             metrics: self.metrics.clone(),
         };

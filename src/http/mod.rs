@@ -19,6 +19,7 @@ pub mod view;
 
 mod dashboard;
 mod problem;
+mod savepoints;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -40,6 +41,7 @@ pub use server::{Server, serve};
 pub use status::{PartitionStatus, Phase, ProcessIdentity, Status};
 pub use view::{ClosedWindow, View, ViewLimits};
 
+use crate::checkpoint::coordinator::SavepointRequests;
 use problem::Problem;
 
 /// What a server shows.
@@ -57,6 +59,8 @@ pub struct JobSite {
     pub status: Arc<Status>,
     /// The closed windows, in process 0; the others serve neither the API nor the dashboard.
     pub view: Option<Arc<View>>,
+    /// Where savepoints are asked for, in process 0 of a job that takes checkpoints.
+    pub savepoints: Option<SavepointRequests>,
     /// What counts as healthy.
     pub limits: HealthLimits,
     /// The metrics.
@@ -88,13 +92,13 @@ fn router(site: Site, live: Live) -> Router {
         .fallback(pages::no_such_path)
         .method_not_allowed_fallback(async || Problem {
             status: StatusCode::METHOD_NOT_ALLOWED,
-            detail: "only GET and HEAD are allowed".into(),
+            detail: "this path does not take that method".into(),
         })
         .layer(axum::middleware::map_response(with_security_headers))
 }
 
 fn job_routes(job: JobSite, live: Live) -> Router {
-    let JobSite { status, view, limits, metrics } = job;
+    let JobSite { status, view, savepoints, limits, metrics } = job;
     let commits = view.is_some();
     let (alive, ready) = (Arc::clone(&status), status);
     let routes = Router::new()
@@ -111,6 +115,7 @@ fn job_routes(job: JobSite, live: Live) -> Router {
         .with_state(view);
     routes
         .merge(windows)
+        .route("/v1/savepoints", post(savepoints::take).with_state(savepoints))
         .route("/v1/status", get(async move || json_text(status.borrow().to_string())))
         .route("/v1/stream", get(stream::stream).with_state(streams))
         .merge(dashboard::routes())

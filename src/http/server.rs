@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::savepoints::Peer;
 use super::status::Status;
 use super::{Live, Site, router};
 
@@ -125,8 +126,8 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, mut stop: wat
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             (permit, accepted) = accepted => match accepted {
-                Ok((socket, _)) => {
-                    let connection = serve_connection(socket, router.clone(), stop.clone());
+                Ok((socket, peer)) => {
+                    let connection = serve_connection(socket, Peer(peer), router.clone(), stop.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -146,14 +147,19 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, mut stop: wat
     let _ = timeout(STOP_MAX, rest).await;
 }
 
-async fn serve_connection(socket: tokio::net::TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+async fn serve_connection(
+    socket: tokio::net::TcpStream,
+    peer: Peer,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     // Events are small and should leave at once.
     let _ = socket.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_MAX)
         .max_header_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router.layer(Extension(peer))));
     tokio::pin!(connection);
     // A client that goes away is no error of ours.
     tokio::select! {

@@ -128,7 +128,9 @@ pub fn audit(settings: &AuditSettings) -> Result<AuditReport, AuditError> {
     let inputs = settings.inputs(&progress, &definition, &mut notes)?;
     let results = settings.results(&mut notes)?;
     let complete_from = inputs.iter().filter_map(|input| input.complete_from).chain(results.complete_from).max();
-    let from = settings.from_ms.max(complete_from);
+    // What ends at or before the moment of a take-over is another job's.
+    let taken_over = progress.began_after.map(|end_ms| end_ms.saturating_add(1));
+    let from = settings.from_ms.max(complete_from).max(taken_over);
     let through = [settings.through_ms, final_through].into_iter().flatten().min();
     if progress.committed_through.is_none() && !finished {
         notes.push("no window is final yet".to_owned());

@@ -15,6 +15,7 @@ mod queue;
 pub mod scan;
 pub mod source;
 pub mod start;
+mod topic_id;
 
 /// An error in words that show no property's value, which may be a secret.
 fn describe(error: &KafkaError) -> String {

@@ -1,6 +1,9 @@
 //! How a run of a job begins: fence the older runs, see what they have committed, decide where to read from.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use clicktide_dataflows::time::{Tick, Windows};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -9,10 +12,18 @@ use super::client::{Connection, LogContext};
 use super::committer::{JobTopics, KafkaCommitter};
 use super::describe;
 use super::probe::reach;
+use super::topic_id::topic_id;
 use super::progress::{read_progress, read_progress_so_far};
 use crate::avro::ProgressRecord;
 use crate::committer::CommitError;
-use crate::progress::JobStart;
+use crate::checkpoint::choose::{
+    ProbeError, RegisterError, Rejected, check_objects, latest_generation, newest, read_manifest, register,
+};
+use crate::checkpoint::names;
+use crate::checkpoint::restore::Restore;
+use crate::checkpoint::store::{Store, StoreError};
+use crate::checkpoint::Manifest;
+use crate::progress::{JobStart, Progress};
 use crate::recovery::{Asked, Bounds, Recovery, objection};
 
 /// Where a job that has committed nothing begins to read.
@@ -44,6 +55,27 @@ pub struct StartSettings {
     pub until_end: bool,
     /// The configuration that gives the results their meaning, as JSON.
     pub configuration: String,
+    /// Its windows.
+    pub windows: Windows,
+    /// How far events may come out of order, ms.
+    pub bound_ms: i64,
+    /// Whether to go on where records that are needed are gone.
+    pub accept_gap: bool,
+    /// Where the job's checkpoints are kept, if they are.
+    pub checkpoints: Option<Arc<dyn Store>>,
+    /// What a new job begins with, if not with nothing.
+    pub savepoint: Option<Savepoint>,
+}
+
+/// A savepoint, of this job or of another.
+#[derive(Clone)]
+pub struct Savepoint {
+    /// The job that has taken it.
+    pub job: String,
+    /// Its name.
+    pub name: String,
+    /// Where that job's checkpoints are kept.
+    pub store: Arc<dyn Store>,
 }
 
 /// Why a run does not start.
@@ -55,6 +87,9 @@ pub enum StartError {
     /// The output can't be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The checkpoints can't be got at.
+    #[error("can't start the job: {0}")]
+    Checkpoints(String),
     /// What has been committed and what is asked for do not go together.
     #[error("job {job:?} can't be resumed: {reason}")]
     Refused {
@@ -82,13 +117,18 @@ pub fn start_job(
     let refused = |reason| StartError::Refused { job: job.clone(), reason };
     // What is refused must not fence a run that goes on, so this is asked first. What an open transaction hides is seen
     // below, by when there is none.
-    let asked = Asked {
+    let mut asked = Asked {
         job,
         events: &topics.events,
+        topic_id: None,
         progress: &topics.progress,
         until_end: settings.until_end,
         configuration: &settings.configuration,
         differences,
+        windows: settings.windows,
+        bound_ms: settings.bound_ms,
+        accept_gap: settings.accept_gap,
+        generation_seen: 0,
     };
     let so_far = read_progress_so_far(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
         .map_err(|e| StartError::Kafka(e.to_string()))?;
@@ -104,10 +144,29 @@ pub fn start_job(
     }
 
     let log = Log::open(settings)?;
-    let recovery = match committed.progress {
-        None => Recovery::new_job(&asked, &log.begins(settings.from)?, &log.bounds),
-        Some(progress) => Recovery::resumed(&asked, progress, committed.idle_advances, &log.bounds).map_err(refused)?,
+    asked.topic_id = log.topic_id.as_deref();
+    let store = settings.checkpoints.as_deref();
+    asked.generation_seen = store.map_or(Ok(None), latest_generation)?.unwrap_or(0);
+    let recovery = match (committed.progress, &settings.savepoint) {
+        (None, None) => {
+            if let Some(reason) = store.map_or(Ok(None), |store| orphans(&asked, store))? {
+                return Err(refused(reason));
+            }
+            Recovery::new_job(&asked, &log.begins(settings.from)?, &log.bounds)
+        }
+        (None, Some(savepoint)) => {
+            let (restore, manifest) = read_savepoint(savepoint).map_err(refused)?;
+            Recovery::taken_over(&asked, restore, &manifest, &log.bounds).map_err(refused)?
+        }
+        (Some(progress), _) => {
+            let restorable = store.map_or(Ok(None), |store| newest_checkpoint(&asked, &progress, store))?;
+            let advances = committed.idle_advances;
+            Recovery::resumed(&asked, progress, advances, &log.bounds, restorable).map_err(refused)?
+        }
     };
+    if let Some(store) = store {
+        register(store, recovery.start.generation)?;
+    }
     let Recovery { progress, new_advances, outdated, start } = recovery;
     let advances: Vec<_> = new_advances.into_iter().map(ProgressRecord::IdleAdvance).collect();
     let outdated: Vec<_> = outdated.into_iter().map(|advance| ProgressRecord::IdleAdvance(advance).key()).collect();
@@ -115,12 +174,71 @@ pub fn start_job(
     Ok((committer, start))
 }
 
+/// Why a job that has committed nothing must not begin: there are checkpoints of its name.
+fn orphans(asked: &Asked<'_>, store: &dyn Store) -> Result<Option<String>, StoreError> {
+    let checkpoints = store.list(names::CHECKPOINTS)?;
+    let reason = || {
+        format!(
+            "there are {} checkpoints of a job of this name, and its progress topic {:?} holds nothing: was it deleted, or is \
+             this another Kafka? Give the job another name, or delete its checkpoints (`clicktide checkpoint delete`)",
+            checkpoints.len(),
+            asked.progress
+        )
+    };
+    Ok((!checkpoints.is_empty()).then(reason))
+}
+
+/// The newest good checkpoint of the job that is not ahead of what it has committed.
+fn newest_checkpoint(asked: &Asked<'_>, committed: &Progress, store: &dyn Store) -> Result<Option<Restore>, StoreError> {
+    let (found, rejected) = newest(store, asked.job, asked.configuration, committed.committed_through.map(Tick))?;
+    for Rejected { name, reason } in rejected {
+        tracing::warn!(checkpoint = name, reason, "a checkpoint can't be used");
+    }
+    Ok(found.map(|(name, manifest)| Restore::of(name, manifest)))
+}
+
+/// A savepoint's content, checked.
+///
+/// # Errors
+/// Why it can't be used.
+fn read_savepoint(savepoint: &Savepoint) -> Result<(Restore, Manifest), String> {
+    let Savepoint { job, name: called, store } = savepoint;
+    let unusable = |reason: String| format!("savepoint {called:?} of job {job:?} can't be used: {reason}");
+    let name = names::savepoint(called).map_err(|error| error.to_string())?;
+    let manifest = read_manifest(&**store, &name).map_err(unusable)?;
+    check_objects(&**store, &manifest).map_err(unusable)?;
+    Ok((Restore::of(name, manifest.clone()), manifest))
+}
+
 /// The input topic as it is now.
 struct Log {
     consumer: BaseConsumer<LogContext>,
     topic: String,
+    /// Its id, where the brokers know such ids.
+    topic_id: Option<String>,
     /// What can be read of every partition, in order.
     bounds: Vec<Bounds>,
+}
+
+impl std::convert::From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        StartError::Checkpoints(error.to_string())
+    }
+}
+
+impl std::convert::From<ProbeError> for StartError {
+    fn from(error: ProbeError) -> Self {
+        StartError::Checkpoints(error.to_string())
+    }
+}
+
+impl std::convert::From<RegisterError> for StartError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Fenced { .. } => StartError::Commit(CommitError::Fenced(error.to_string())),
+            RegisterError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl Log {
@@ -142,7 +260,10 @@ impl Log {
             Ok(Bounds { low, high })
         };
         let bounds = (0..partitions as i32).map(bounds).collect::<Result<Vec<_>, StartError>>()?;
-        Ok(Log { consumer, topic, bounds })
+        // An old broker, and the one of the demo, can't be asked.
+        let unknown = |reason: &String| tracing::debug!(topic, reason, "the topic's id is not known");
+        let topic_id = topic_id(&consumer, &topic, TIMEOUT).inspect_err(unknown).unwrap_or_default();
+        Ok(Log { consumer, topic, topic_id, bounds })
     }
 
     /// The offset of each partition at which a new job begins.

@@ -8,6 +8,9 @@ use clicktide_dataflows::time::{PartitionClock, Tick};
 use foldhash::fast::FixedState;
 use timely::dataflow::operators::Capability;
 
+use crate::checkpoint::ResumePoint;
+use crate::checkpoint::restore::Restore;
+
 use super::{
     DeadLetter, DeadLetterPayload, LATE, Note, PartitionReport, ReadPartition, SourceCounts, SourceError,
     SourcePartition, SourceSettings, SourceShared,
@@ -47,6 +50,8 @@ pub(super) struct PartitionSource {
     floors: BTreeMap<i64, i64>,
     clock: PartitionClock,
     index: ReplayIndex,
+    /// What entered up to here is in the dataflow already, from a checkpoint.
+    restored_through: Option<Tick>,
     /// A capability per output, at the first open window end; none once a bounded partition has been read to its end.
     pub(super) held: Option<Vec<Capability<Tick>>>,
     /// The first open window end after the first event, from which a partition may run ahead while others have none.
@@ -61,13 +66,18 @@ impl PartitionSource {
     pub(super) fn new(
         partition: SourcePartition,
         settings: &SourceSettings,
-        capabilities: &[Capability<Tick>],
+        restored: Option<&Restore>,
     ) -> Self {
         let SourcePartition { reader, format, cut, floors } = partition;
         let ingest = match format {
             Some(format) => Arc::new(Ingest { format, ..(*settings.ingest).clone() }),
             None => Arc::clone(&settings.ingest),
         };
+        // A partition that the checkpoint does not know had nothing in it then.
+        let of_partition = |restore: &&Restore| restore.resume_point(cut.partition).is_some();
+        let restored = restored.filter(of_partition);
+        let points = restored.into_iter().flat_map(|restore| &restore.resume);
+        let points: Vec<ResumePoint> = points.filter(|point| point.partition == cut.partition).copied().collect();
         PartitionSource {
             reader,
             ingest,
@@ -76,8 +86,9 @@ impl PartitionSource {
             until: cut.until,
             floors,
             clock: cut.clock(),
-            index: ReplayIndex::default(),
-            held: Some(capabilities.to_vec()),
+            index: ReplayIndex::resumed(&points),
+            restored_through: restored.map(|restore| restore.through),
+            held: None,
             began: None,
             rose_ms: None,
             idle: false,
@@ -104,7 +115,9 @@ impl PartitionSource {
         announced: &mut Announced,
         staged: &mut Staged,
     ) -> Result<usize, SourceError> {
-        let PartitionSource { reader, ingest, partition, until, floors, clock, index, ended, .. } = self;
+        let PartitionSource {
+            reader, ingest, partition, until, floors, clock, index, ended, restored_through, ..
+        } = self;
         let ingest = &**ingest;
         let before_ms = clock.watermark_ms(ingest.bound_ms);
         let mut records = 0;
@@ -118,12 +131,10 @@ impl PartitionSource {
             shared.counts.bytes += record.payload.len() as u64;
             apply_floors(floors, clock, record.offset);
             let before = *clock;
-            let mut dead_letter = |reason: &str| {
-                let tick = before.open_tick(&ingest.windows, ingest.bound_ms);
-                // A read may go past it long before its tick is committed: the capability need not be there yet.
-                index.note_dead_letter(tick, record.offset, before, &ingest.windows);
+            let open = before.open_tick(&ingest.windows, ingest.bound_ms);
+            let dead_letter = |reason: &str| {
                 Note::DeadLetter(DeadLetter {
-                    tick,
+                    tick: open,
                     partition: *partition,
                     offset: record.offset,
                     reason: reason.to_owned(),
@@ -136,17 +147,21 @@ impl PartitionSource {
             match ingest.accept(clock, record) {
                 Accepted::Counted { activity, page_url } => {
                     index.note(activity.enter, record.offset, before);
-                    staged.names.extend(announced.announce(&activity, &page_url, ingest));
-                    staged.activities.push(activity);
+                    if Some(activity.enter) > *restored_through {
+                        staged.names.extend(announced.announce(&activity, &page_url, ingest));
+                        staged.activities.push(activity);
+                    }
                 }
                 Accepted::Late => {
                     shared.counts.late += 1;
+                    index.note(open, record.offset, before);
                     if settings.late_to_dead_letters {
                         staged.notes.push(dead_letter(LATE));
                     }
                 }
                 Accepted::Rejected(reason) => {
                     count_rejected(&mut shared.counts, reason);
+                    index.note(open, record.offset, before);
                     staged.notes.push(dead_letter(reason.label()));
                 }
             }
@@ -202,8 +217,10 @@ impl PartitionSource {
         }
         let position = self.reader.position();
         let (replay_from, clock) = self.index.cut(held, &settings.ingest.windows, position, self.clock);
+        let (offset, clock_there) = self.index.after(held, position, self.clock);
         staged.notes.push(Note::Closed {
             tick: held,
+            resume: ResumePoint { partition: self.partition, after: held, offset, clock: clock_there },
             cut: PartitionCut {
                 partition: self.partition,
                 began: self.began_at,
