@@ -9,14 +9,16 @@ WORKDIR /clicktide
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/clicktide/target,sharing=locked \
-    cargo build --locked --release --features tls --bin clicktide \
+    cargo build --locked --release --features s3,tls --bin clicktide \
     && cp target/release/clicktide /usr/local/bin/clicktide
 
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libssl3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin clicktide
+    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin clicktide \
+    # A new volume that is mounted here takes over the owner.
+    && install -d -o clicktide -g nogroup /var/lib/clicktide/checkpoints
 COPY --from=build /usr/local/bin/clicktide /usr/local/bin/clicktide
 COPY config /etc/clicktide
 USER 10001

@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let site = JobSite {
         status: Arc::clone(&status),
         view: Some(Arc::clone(&view)),
+        savepoints: None,
         limits: HealthLimits { slide: Duration::from_millis(SLIDE_MS as u64), ..HealthLimits::default() },
         metrics,
     };

@@ -8,6 +8,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::checkpoint::choose::{ProbeError, find_probe, put_probe};
+use crate::checkpoint::names;
 use crate::config::{Config, DEVELOPMENT_HASH_KEY};
 use crate::kafka::admin::{self, TopicSpec};
 use crate::kafka::client::{ClientError, Connection};
@@ -65,7 +67,9 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("retention of events", retention(config)),
         line("hash key", hash_key(config)),
         line("hosts file", hosts(config)),
+        line("secret of the cluster", cluster_secret(config)),
         line("HTTP port", http_port(config)),
+        line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
     ];
     lines.extend(kafka(config));
@@ -116,6 +120,19 @@ fn hosts(config: &Config) -> Outcome {
     }
 }
 
+fn cluster_secret(config: &Config) -> Outcome {
+    let cluster = config.cluster();
+    match (cluster.processes, &cluster.secret, cluster.addresses()) {
+        (1, _, _) => Outcome::Skipped("not needed by one process".into()),
+        (_, Some(_), _) => Outcome::Good,
+        (_, None, Err(_)) => Outcome::Skipped("needs a hosts file that is good".into()),
+        (_, None, Ok(addresses)) => match cluster.check_secret(&addresses) {
+            Ok(()) => Outcome::Skipped("none, and none is needed: every process is on this machine".into()),
+            Err(error) => Outcome::Bad(error.to_string()),
+        },
+    }
+}
+
 /// How many addresses a file of them has.
 fn addresses(file: &Path) -> Result<usize, String> {
     let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
@@ -137,6 +154,25 @@ fn http_port(config: &Config) -> Outcome {
         Err(error) => Outcome::Bad(format!(
             "http.listen = {listen} cannot be used: {error}; is another process running, or this job already?"
         )),
+    }
+}
+
+/// Puts a probe, looks for it, lists and deletes it. A directory is made if it is not there.
+fn checkpoint_store(config: &Config) -> Outcome {
+    let tried = || -> Result<bool, ProbeError> {
+        let Some(store) = config.checkpoint_store(&config.job.name)? else { return Ok(false) };
+        // No run has generation 0: a running job's own probes are others.
+        let probe = put_probe(&*store, 0)?;
+        let seen = find_probe(&*store, &probe);
+        let listed = store.list(names::PROBES)?.into_iter().any(|(name, _)| name == probe.name);
+        store.delete(&probe.name)?;
+        seen?;
+        if listed { Ok(true) } else { Err(ProbeError::NotShared(probe.name)) }
+    };
+    match tried() {
+        Ok(true) => Outcome::Good,
+        Ok(false) => Outcome::Skipped("checkpoints.store is off: every start reads all open windows from Kafka".into()),
+        Err(error) => Outcome::Bad(error.to_string()),
     }
 }
 
@@ -268,6 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_clusters() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hosts");
+        let mut config = Config::default();
+        check_line("not needed by one process", cluster_secret(&config));
+        (config.cluster.processes, config.cluster.hosts) = (2, Some(file.clone()));
+        check_line("needs a hosts file", cluster_secret(&config));
+        fs::write(&file, "127.0.0.1:1\n127.0.0.1:2\n").unwrap();
+        check_line("every process is on this machine", cluster_secret(&config));
+        fs::write(&file, "127.0.0.1:1\n192.0.2.1:2\n").unwrap();
+        check_line("BAD   x: process 1 is at 192.0.2.1:2", cluster_secret(&config));
+        config.cluster.secret = Some(Secret::new("known to both of them"));
+        check_line("good", cluster_secret(&config));
+    }
+
+    #[test]
     fn http_ports() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::default();
@@ -277,6 +329,26 @@ mod tests {
         check_line("good", http_port(&config));
         config.http.listen = None;
         check_line("is off", http_port(&config));
+    }
+
+    #[test]
+    fn checkpoint_stores() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |store: Option<&str>, expected: &str| {
+            let mut config = Config::default();
+            config.checkpoints.store = store.map(|store| store.parse().unwrap());
+            check_line(expected, checkpoint_store(&config));
+        };
+        let path = |below: &str| format!("{}/{below}", dir.path().display());
+        check(Some(&path("new/checkpoints")), "good");
+        let probes = std::fs::read_dir(dir.path().join("new/checkpoints/clicktide/probes")).unwrap();
+        assert_eq!(probes.count(), 0);
+        check(None, "every start reads all open windows from Kafka");
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        check(Some(&path("file")), "it must be a directory");
+        if cfg!(not(feature = "s3")) {
+            check(Some("s3://bucket/prefix"), "build it with --features s3");
+        }
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::audit::{self, Audit};
+use crate::commands::checkpoint::{Checkpoint, checkpoint};
 use crate::commands::demo::{self, Demo};
 use crate::commands::generate::Generate;
 use crate::commands::launch::Launch;
 use crate::commands::replay::Replay;
 use crate::commands::run::Run;
+use crate::commands::savepoint::savepoint;
 use crate::commands::{generate, launch, replay, run, topics};
 use crate::config::{Config, Override};
 use crate::exit::{Exit, Failure};
@@ -156,7 +158,15 @@ enum Command {
         #[command(subcommand)]
         command: TopicsCommand,
     },
-    /// What is wrong, before a job is started: configuration, brokers, topics, transactions.
+    /// The checkpoints of a job, and its savepoints.
+    Checkpoint {
+        /// The job's name, in place of job.name.
+        #[arg(long, global = true, value_name = "NAME")]
+        job: Option<String>,
+        #[command(subcommand)]
+        command: CheckpointCommand,
+    },
+    /// What is wrong, before a job is started: configuration, brokers, topics, transactions, checkpoint store.
     Check,
     /// Recompute from the input topic, and compare with the results topic: missing, twice, different.
     Audit {
@@ -200,6 +210,51 @@ enum TopicsCommand {
     Create,
     /// Show partitions, offsets and configuration.
     Describe,
+}
+
+#[derive(Subcommand)]
+enum CheckpointCommand {
+    /// All checkpoints, the newest first, and savepoints, with a cheap check.
+    List {
+        /// Print them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What one consists of.
+    Show {
+        /// A name from the list.
+        name: String,
+    },
+    /// Read all of one, or of every one, and check it. Exit code 21 if something is bad.
+    Verify {
+        /// A name from the list.
+        name: Option<String>,
+    },
+    /// Delete what is not needed. A running job does so by itself.
+    Prune {
+        /// How many checkpoints stay, in place of checkpoints.keep.
+        #[arg(long, value_name = "NUM", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: Option<u32>,
+        /// No process of the job is running: what its last run has written may go too.
+        #[arg(long)]
+        stopped: bool,
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Delete a checkpoint or a savepoint.
+    Delete {
+        /// A name from the list.
+        name: String,
+    },
+    /// Have the running job write one that is kept until it is deleted.
+    Savepoint {
+        /// What it is called: letters, digits, dots, underscores and hyphens.
+        name: String,
+        /// Where process 0 of the job is asked, in place of http.listen.
+        #[arg(long, value_name = "URL")]
+        http: Option<String>,
+    },
 }
 
 /// How a job starts.
@@ -297,6 +352,7 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("demo", "topics.events_partitions", Some(3))
                 .add("demo", "http.history_windows", Some(120))
                 .add("demo", "logging.filter", Some("error"))
+                .add("demo", "checkpoints.store", Some("off"))
                 .add("--rate", "generator.events_per_second", Some(rate))
                 .add("--http", "http.listen", Some(http))
                 .add("-w", "cluster.workers", Some(workers));
@@ -316,6 +372,9 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("--burst", "generator.burst.enabled", burst.then_some(true));
         }
         Command::Topics { .. } | Command::Check => {}
+        Command::Checkpoint { job, .. } => {
+            overrides.add("--job", "job.name", job.as_ref());
+        }
         Command::Audit { windows, name, .. } => {
             overrides.windows(windows).add("--name", "job.name", name.as_ref());
         }
@@ -342,6 +401,16 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
         Command::Generate { json, .. } => generate::generate(Generate { json }, &config),
         Command::Topics { command: TopicsCommand::Create } => topics::create(&config),
         Command::Topics { command: TopicsCommand::Describe } => topics::describe(&config),
+        Command::Checkpoint { command, .. } => match command {
+            CheckpointCommand::List { json } => checkpoint(Checkpoint::List { json }, &config),
+            CheckpointCommand::Show { name } => checkpoint(Checkpoint::Show { name }, &config),
+            CheckpointCommand::Verify { name } => checkpoint(Checkpoint::Verify { name }, &config),
+            CheckpointCommand::Prune { keep, stopped, dry_run } => {
+                checkpoint(Checkpoint::Prune { keep: keep.map(|keep| keep as usize), stopped, dry_run }, &config)
+            }
+            CheckpointCommand::Delete { name } => checkpoint(Checkpoint::Delete { name }, &config),
+            CheckpointCommand::Savepoint { name, http } => savepoint(&name, http.as_deref(), &config),
+        },
         Command::Check => topics::check(&config),
         Command::Audit { from, through, examples, json, .. } => {
             audit::audit(Audit { from_ms: from, through_ms: through, examples, json }, &config)

@@ -1,8 +1,9 @@
 //! How the program ends: a distinct exit code for each kind of end, and one line that says why.
 
 use std::fmt::Display;
-use std::process::ExitCode;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The exit codes. 0 is success, and 2 a command line that can't be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Exit {
     Source = 16,
     /// The processes of the job could not come together.
     Cluster = 17,
+    /// The job has to be started again: its input has more partitions than it reads.
+    Again = 18,
     /// The checkpoint store can't be used, or what was there is not there any more.
     Checkpoints = 19,
     /// An audit found that the results are not what they must be.
@@ -37,16 +40,20 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The code by itself.
-    pub fn code(self) -> ExitCode {
-        ExitCode::from(self as u8)
-    }
-
     /// Ends the process here and now, with a line that says why.
     ///
     /// Nothing of a failed run may be waited for: other threads and processes would wait for this one.
+    ///
+    /// One end has many causes, and the first is said: whoever comes later waits here for the end.
     pub fn now(self, why: impl Display) -> ! {
-        eprintln!("clicktide: {why}");
+        if ENDING.swap(true, Ordering::Relaxed) {
+            loop {
+                std::thread::park();
+            }
+        }
+        // At once, as other processes may write there too; and not by eprintln!, which panics when nobody reads: a panic would
+        // come here again.
+        std::io::stderr().write_all(format!("clicktide: {why}\n").as_bytes()).ok();
         std::process::exit(self as i32)
     }
 }
@@ -67,6 +74,7 @@ impl Failure {
     }
 }
 
+static ENDING: AtomicBool = AtomicBool::new(false);
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// From now on the other processes may go before this one does.
@@ -74,17 +82,30 @@ pub fn expect_others_to_go() {
     STOPPING.store(true, Ordering::Relaxed);
 }
 
+/// Ends the program because another process of the job is lost, unless a stop in good order is under way.
+pub fn end_without_peer(why: impl Display) {
+    if !STOPPING.load(Ordering::Relaxed) {
+        Exit::PeerLost.now(format!("lost another process of the job: {why}"));
+    }
+}
+
+/// Timely's own words for a lost connection do not say to whom; the heartbeat, which does, gets so long to speak first.
+const HEARTBEAT_FIRST: Duration = Duration::from_millis(500);
+
 /// Makes every panic, on whichever thread, end the process at once: with one worker thread gone, the others and the other
 /// processes would wait for ever. Timely panics when a connection to another process breaks.
 pub fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("");
         if message.contains("timely communication error") {
-            if STOPPING.load(Ordering::Relaxed) {
-                std::process::exit(0);
+            if !STOPPING.load(Ordering::Relaxed) {
+                std::thread::sleep(HEARTBEAT_FIRST);
             }
-            Exit::PeerLost.now(format!("lost another process of the job: {message}"));
+            end_without_peer(message);
+            // The other one was quicker to stop.
+            std::process::exit(0);
         }
-        Exit::Panic.now(format!("a thread failed, which is a fault of the program: {panic}"));
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        Exit::Panic.now(format!("a thread failed{place}, which is a fault of the program: {message}"));
     }));
 }

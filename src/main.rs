@@ -10,9 +10,6 @@ fn main() -> ExitCode {
     end_on_panic();
     match run_command(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("clicktide: {}", failure.why);
-            failure.exit.code()
-        }
+        Err(failure) => failure.exit.now(failure.why),
     }
 }

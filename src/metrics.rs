@@ -125,7 +125,11 @@ pub const METRICS: [Metric; 29] = [
     Metric {
         unit: Unit::Bytes,
         kind: MetricKind::Gauge,
-        ..counter(CHECKPOINT_WRITTEN, &[], "Bytes written for the last checkpoint: what has changed since the one before")
+        ..counter(
+            CHECKPOINT_WRITTEN,
+            &[],
+            "Bytes written for the last checkpoint: what has changed since the one before",
+        )
     },
     Metric {
         unit: Unit::Bytes,

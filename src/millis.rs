@@ -113,6 +113,10 @@ pub mod or_off {
         const EXPECTED: &'static str = "an address and port, such as \"127.0.0.1:8080\"";
     }
 
+    impl Switchable for crate::checkpoint::store::StoreLocation {
+        const EXPECTED: &'static str = "a path, file:///path, or s3://bucket/prefix";
+    }
+
     impl Switchable for u32 {
         const EXPECTED: &'static str = "a whole number";
     }

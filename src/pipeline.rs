@@ -180,10 +180,7 @@ pub fn committer(
 }
 
 /// What sees every epoch that is final: `observer`, after what checkpoints have to know.
-pub fn committed(
-    observer: &Arc<dyn ObserveJob>,
-    followed: Option<SharedCommitted>,
-) -> Box<dyn FnMut(Epoch) + Send> {
+pub fn committed(observer: &Arc<dyn ObserveJob>, followed: Option<SharedCommitted>) -> Box<dyn FnMut(Epoch) + Send> {
     let observer = Arc::clone(observer);
     Box::new(move |epoch| {
         if let Some(followed) = &followed {
@@ -456,7 +453,9 @@ impl WorkerLoop {
             );
             let mut capturing = writer.map(|writer| {
                 |activities, names| {
-                    capture(activities, names, writer, Rc::clone(&capture_shared), &mut |at| capture_address = Some(at));
+                    capture(activities, names, writer, Rc::clone(&capture_shared), &mut |at| {
+                        capture_address = Some(at)
+                    });
                 }
             });
             if let Some(from) = &job.start.restore {

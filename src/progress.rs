@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use clicktide_dataflows::time::{PartitionClock, Tick, Windows};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::ResumePoint;
 use crate::checkpoint::choose::Probe;
 use crate::checkpoint::restore::Restore;
-use crate::checkpoint::ResumePoint;
 
 /// How far a job has come: every window that ends at or before `committed_through` is final.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -92,7 +92,12 @@ impl Recovery {
     ///
     /// # Errors
     /// Why that can't be, and what would be right.
-    pub fn taken_over(asked: &Asked<'_>, savepoint: Restore, manifest: &Manifest, log: &[Bounds]) -> Result<Self, String> {
+    pub fn taken_over(
+        asked: &Asked<'_>,
+        savepoint: Restore,
+        manifest: &Manifest,
+        log: &[Bounds],
+    ) -> Result<Self, String> {
         let before: TakenOver = serde_json::from_str(&manifest.configuration)
             .map_err(|e| format!("the savepoint's configuration can't be read: {e}"))?;
         if before.kafka.events_topic != asked.events {
@@ -365,7 +370,8 @@ mod tests {
     #[test]
     fn what_can_not_be_read_again_is_refused() {
         let check = |replay_from, position, log: &[Bounds], expected: &str| {
-            let refused = Recovery::resumed(&asked(false), committed(replay_from, position), Vec::new(), log, None).err();
+            let refused =
+                Recovery::resumed(&asked(false), committed(replay_from, position), Vec::new(), log, None).err();
             assert!(refused.as_deref().is_some_and(|reason| reason.contains(expected)), "{refused:?}");
         };
         check(9, 30, &LOG, "1 records of partition 0 of topic \"e\" are gone");

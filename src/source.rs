@@ -29,10 +29,10 @@ use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::{Scope, Stream};
 
 use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Staged};
-use crate::idleness::Watermarks;
-use crate::ingest::{Format, Ingest, Record};
 use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
+use crate::idleness::Watermarks;
+use crate::ingest::{Format, Ingest, Record};
 use crate::progress::{IdleAdvance, PartitionCut};
 
 /// One partition of an ordered log that can be read again from any offset.

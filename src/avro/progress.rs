@@ -94,18 +94,20 @@ mod tests {
         let text = || prop::collection::vec(any::<char>(), 0..20).prop_map(String::from_iter);
         let input = prop::collection::vec(cut, 0..20);
         let progress = (text(), any::<i64>(), optional(), optional(), state, text(), prop::option::of(text()), input);
-        let progress = progress.prop_map(|(job, generation, committed_through, began_after, state, configuration, topic_id, input)| {
-            ProgressRecord::Progress(Progress {
-                job,
-                generation,
-                committed_through,
-                began_after,
-                state,
-                configuration,
-                topic_id,
-                input,
-            })
-        });
+        let progress = progress.prop_map(
+            |(job, generation, committed_through, began_after, state, configuration, topic_id, input)| {
+                ProgressRecord::Progress(Progress {
+                    job,
+                    generation,
+                    committed_through,
+                    began_after,
+                    state,
+                    configuration,
+                    topic_id,
+                    input,
+                })
+            },
+        );
         let idle_advance = any::<(i32, i64, i64)>().prop_map(|(partition, next_offset, floor_ms)| {
             ProgressRecord::IdleAdvance(IdleAdvance { partition, next_offset, floor_ms })
         });

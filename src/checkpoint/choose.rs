@@ -106,7 +106,11 @@ pub fn newest(
         let usable = match committed_through {
             None => Err("nothing is committed".to_owned()),
             Some(committed) => read_manifest(store, &name).and_then(|manifest| {
-                fits(&manifest, job, configuration, committed)?;
+                fits(&manifest, job, configuration)?;
+                if manifest.through > committed {
+                    let (ahead, committed) = (manifest.through.0, committed.0);
+                    return Err(format!("it holds what entered through {ahead}, and only {committed} is committed"));
+                }
                 check_objects(store, &manifest)?;
                 Ok(manifest)
             }),
@@ -134,17 +138,16 @@ pub fn read_manifest(store: &dyn Store, name: &str) -> Result<Manifest, String> 
     }
 }
 
-/// Whether a job can go on from a checkpoint, as far as its manifest says.
-fn fits(manifest: &Manifest, job: &str, configuration: &str, committed: Tick) -> Result<(), String> {
+/// Whether a checkpoint is of this job with this configuration.
+///
+/// # Errors
+/// When it is not: a clear line.
+pub fn fits(manifest: &Manifest, job: &str, configuration: &str) -> Result<(), String> {
     if manifest.job != job {
         return Err(format!("it is of job {:?}, not {job:?}", manifest.job));
     }
     if !same_json(&manifest.configuration, configuration) {
         return Err("it was written with another configuration".to_owned());
-    }
-    if manifest.through > committed {
-        let (ahead, committed) = (manifest.through.0, committed.0);
-        return Err(format!("it holds what entered through {ahead}, and only {committed} is committed"));
     }
     Ok(())
 }

@@ -70,9 +70,8 @@ impl Committed {
         }
         self.idle_advances.extend(&epoch.idle_advances);
         let cuts = &self.cuts;
-        self.idle_advances.retain(|advance| {
-            cuts.get(&advance.partition).is_none_or(|cut| cut.replay_from <= advance.next_offset)
-        });
+        self.idle_advances
+            .retain(|advance| cuts.get(&advance.partition).is_none_or(|cut| cut.replay_from <= advance.next_offset));
     }
 }
 

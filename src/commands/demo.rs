@@ -68,7 +68,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     let (committer, start) = start_job(&settings, &|committed| meaning.differences(committed))
         .map_err(|e: StartError| kafka(e.to_string()))?;
     let (allocators, start) = assemble::<ClusterError>(&Cluster::single(workers), "demo", || Ok(start))
-        .map_err(|e| Failure::new(Exit::Cluster, e))?;
+        .map_err(|e| Failure::new(e.exit(), e))?;
     site.status.set_phase(Phase::Running);
     running.store(true, Ordering::Relaxed);
 

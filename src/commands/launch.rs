@@ -42,7 +42,15 @@ pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
         let Some(code) = run_once(launch, config, &stop)? else { return Ok(()) };
         let lost = code.map_or_else(|| "was killed".to_owned(), |code| format!("ended with code {code}"));
         if stop.load(Ordering::Relaxed) {
-            return Err(Failure::new(Exit::Failure, format!("a process {lost} while the job was stopping")));
+            // A stop that was on its way when this one came.
+            return match code {
+                AGAIN => Ok(()),
+                _ => Err(Failure::new(Exit::Failure, format!("a process {lost} while the job was stopping"))),
+            };
+        }
+        if code == AGAIN {
+            tracing::info!("the job's input has grown: starting the job again");
+            continue;
         }
         if let Some(exit) = hopeless(code) {
             return Err(Failure::new(exit, format!("a process {lost}, which a restart does not mend")));
@@ -68,6 +76,20 @@ fn hopeless(code: Option<i32>) -> Option<Exit> {
     [Exit::Configuration, Exit::Refused, Exit::Fenced].into_iter().find(|exit| code == Some(*exit as i32))
 }
 
+/// What a process ends with to be started again: no failure, and nothing to wait for.
+const AGAIN: Option<i32> = Some(Exit::Again as i32);
+
+/// How much an end says about why the job has ended.
+fn weight(code: Option<i32>) -> u8 {
+    match code {
+        AGAIN => 0,
+        // Another one was lost first.
+        Some(code) if code == Exit::PeerLost as i32 => 1,
+        code if hopeless(code).is_some() => 3,
+        _ => 2,
+    }
+}
+
 /// A process of the job. It stops in good order when its standard input is closed, also when this program is gone.
 struct Process {
     child: Child,
@@ -82,8 +104,8 @@ impl Drop for Process {
     }
 }
 
-/// Runs all processes once. None: all ended well. Otherwise the exit code of the first that did not, if it has one, or of
-/// one whose end a restart does not mend: the others may be seen first, when they end because of that one.
+/// Runs all processes once. None: all ended well. Otherwise the exit code, if there is one, of the process whose end says
+/// most about why, which need not be the first: others end because of it.
 fn run_once(launch: &Launch, config: &Config, stop: &AtomicBool) -> Result<Option<Option<i32>>, Failure> {
     let failure = |e: std::io::Error| Failure::new(Exit::Failure, format!("can't start the job's processes: {e}"));
     let hosts = HostsFile::new(config.cluster.processes).map_err(failure)?;
@@ -115,9 +137,9 @@ fn run_once(launch: &Launch, config: &Config, stop: &AtomicBool) -> Result<Optio
             Some((index, status)) => {
                 processes.remove(index);
                 if !status.success() {
-                    let first = bad.get_or_insert(status.code());
-                    if hopeless(status.code()).is_some() && hopeless(*first).is_none() {
-                        *first = status.code();
+                    let telling = bad.get_or_insert(status.code());
+                    if weight(status.code()) > weight(*telling) {
+                        *telling = status.code();
                     }
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
@@ -170,5 +192,26 @@ fn unique() -> u128 {
 impl Drop for HostsFile {
     fn drop(&mut self) {
         std::fs::remove_file(&self.0).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_that_says_most_counts() {
+        let code = |exit: Exit| Some(exit as i32);
+        let rising = [code(Exit::Again), code(Exit::PeerLost), code(Exit::Kafka), code(Exit::Fenced)];
+        assert!(rising.is_sorted_by_key(|code| weight(*code)));
+        for same in [None, code(Exit::Panic), code(Exit::CommitUnknown), code(Exit::Source), code(Exit::Cluster)] {
+            assert_eq!(weight(same), weight(code(Exit::Kafka)));
+        }
+        let mended = |exit| hopeless(code(exit)).is_none();
+        assert!(
+            [Exit::Kafka, Exit::PeerLost, Exit::Panic, Exit::CommitUnknown, Exit::Source, Exit::Again].map(mended)
+                == [true; 6]
+        );
+        assert!([Exit::Configuration, Exit::Fenced, Exit::Refused].map(mended) == [false; 3]);
     }
 }

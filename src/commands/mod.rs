@@ -1,10 +1,13 @@
 //! The commands, each a plain function from its arguments and the configuration to success or a [`crate::exit::Failure`].
 
 pub mod audit;
+pub mod checkpoint;
 pub mod demo;
 pub mod generate;
+mod input_watch;
 pub mod launch;
 pub mod replay;
 pub mod run;
+pub mod savepoint;
 pub mod signals;
 pub mod topics;

@@ -46,7 +46,7 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
     let partitions = replay.files.len() as i32;
     let identity = format!("replay of {partitions} files");
     let (allocators, start) = assemble::<ClusterError>(&cluster, &identity, || Ok(JobStart::fresh(partitions)))
-        .map_err(|e| Failure::new(Exit::Cluster, e))?;
+        .map_err(|e| Failure::new(e.exit(), e))?;
     let sink = (cluster.process == 0).then(|| sink(replay.output)).transpose()?;
     let counts = Arc::new(Counts::default());
     let observer: Arc<dyn ObserveJob> = Arc::clone(&counts) as _;

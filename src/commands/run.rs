@@ -10,6 +10,7 @@ use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::writer::{Writer, WriterSettings};
 use crate::cluster::{Cluster, ClusterError, assemble};
+use crate::commands::input_watch::InputWatch;
 use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
 use crate::committer::{CommitEpoch, CommitError};
 use crate::config::Config;
@@ -52,11 +53,7 @@ impl std::convert::From<ClusterError> for Early {
 impl std::convert::From<Early> for Failure {
     fn from(early: Early) -> Self {
         match early {
-            Early::Cluster(error @ ClusterError::Refused { .. }) => Failure::new(Exit::Refused, error),
-            Early::Cluster(error @ (ClusterError::Flags(_) | ClusterError::Hosts { .. })) => {
-                Failure::new(Exit::Configuration, error)
-            }
-            Early::Cluster(error) => Failure::new(Exit::Cluster, error),
+            Early::Cluster(error) => Failure::new(error.exit(), error),
             Early::Start(error @ StartError::Refused { .. }) => Failure::new(Exit::Refused, error),
             Early::Start(StartError::Commit(error @ CommitError::Fenced(_))) => Failure::new(Exit::Fenced, error),
             Early::Start(error @ StartError::Checkpoints(_)) => Failure::new(Exit::Checkpoints, error),
@@ -114,7 +111,13 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let restore_from = match &start.restore {
         Some(restore) => {
             let Restore { checkpoint, through, objects, .. } = restore;
-            tracing::info!(checkpoint, through_ms = through.0, objects = objects.len(), events = restore.events(), "restoring");
+            tracing::info!(
+                checkpoint,
+                through_ms = through.0,
+                objects = objects.len(),
+                events = restore.events(),
+                "restoring"
+            );
             config.checkpoint_store(&restore.job).map_err(checkpoints)?
         }
         None => None,
@@ -125,17 +128,20 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka.clone(), settings.topics.events.clone(), Arc::clone(&now_ms))
         .map_err(|reason| Failure::new(Exit::Kafka, reason))?;
+    let input = InputWatch::start(config, start.input.len(), run.until_end, &stop)?;
     let status = Arc::clone(&site.status);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
-    let checkpoints = store.map(|store| start_writer(config, &settings, &cluster, &start, site.savepoints.clone(), store));
+    let checkpoints =
+        store.map(|store| start_writer(config, &settings, &cluster, &start, site.savepoints.clone(), store));
     let checkpoints = checkpoints.transpose()?;
     let job = Job {
         workers: cluster.workers,
         source: config.source_settings(),
         start,
         partitions: Box::new(partitions),
-        committer: committer.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer, checkpoints.as_ref())),
+        committer: committer
+            .map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer, checkpoints.as_ref())),
         restore_from,
         checkpoints,
         observer,
@@ -147,7 +153,12 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     status.set_phase(Phase::Stopping);
     match ended {
         Ended::Finished => tracing::info!("finished: all of the input is read and all windows are committed"),
-        Ended::Stopped => tracing::info!("stopped: what was complete is committed"),
+        Ended::Stopped => {
+            tracing::info!("stopped: what was complete is committed");
+            if input.grown(stop.load(Ordering::Relaxed)) {
+                return Err(Failure::new(Exit::Again, "the job has to be started again: its input has grown"));
+            }
+        }
         Ended::Failed | Ended::Killed => return Err(Failure::new(Exit::Failure, "the job has failed")),
     }
     if let Some(server) = server {
@@ -188,7 +199,13 @@ fn start_writer(
     thread.map_err(|e| checkpoints(format!("can't start the writing thread: {e}")))?;
     let StartSettings { job, configuration, windows, .. } = settings.clone();
     Ok(Checkpoints {
-        settings: CoordinatorSettings { job, configuration, topic_id: start.topic_id.clone(), interval_ms: config.checkpoints.interval.0, processes },
+        settings: CoordinatorSettings {
+            job,
+            configuration,
+            topic_id: start.topic_id.clone(),
+            interval_ms: config.checkpoints.interval.0,
+            processes,
+        },
         committed: Arc::new(Mutex::new(Committed::at(start, windows.size_ms()))),
         requests,
         process,

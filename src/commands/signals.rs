@@ -49,12 +49,20 @@ fn ask_to_stop(stop: &Arc<AtomicBool>, running: &AtomicBool) {
     if !running.load(Ordering::Relaxed) {
         std::process::exit(0);
     }
-    if stop.swap(true, Ordering::Relaxed) {
+    if !stop_in_good_order(stop) {
         Exit::Failure.now("stopped at once, at the second signal");
     }
     crate::exit::expect_others_to_go();
+}
+
+/// Sets `stop`, and ends the program when stopping takes too long. Returns whether it was not set before.
+pub fn stop_in_good_order(stop: &AtomicBool) -> bool {
+    if stop.swap(true, Ordering::Relaxed) {
+        return false;
+    }
     std::thread::spawn(|| {
         std::thread::sleep(PATIENCE);
         Exit::Failure.now(format!("an orderly stop took longer than {} s", PATIENCE.as_secs()));
     });
+    true
 }

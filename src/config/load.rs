@@ -3,6 +3,7 @@
 //! Each source of values is a layer, and each variable and flag one of its own, so that an error can say where a value
 //! came from.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -108,8 +109,9 @@ impl Config {
         let figment = layers.0.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
         let mut config: Config = figment.extract().map_err(|error| layers.explain(error))?;
         let refuse = |refused: validate::Refused| layers.refuse(refused);
-        config.kafka.properties = resolve(&config.kafka.properties, environment).map_err(refuse)?;
-        layers.resolve_hash_key(&mut config).map_err(refuse)?;
+        config.kafka.properties = resolve(PROPERTIES, &config.kafka.properties, environment).map_err(refuse)?;
+        config.checkpoints.options = resolve(OPTIONS, &config.checkpoints.options, environment).map_err(refuse)?;
+        layers.resolve_secrets(&mut config).map_err(refuse)?;
         validate::validate(&config).map_err(refuse)?;
         Ok(config)
     }
@@ -162,6 +164,9 @@ impl Provider for &Layer {
 
 /// Above the dotted keys of librdkafka's properties.
 const PROPERTIES: &str = "kafka.properties.";
+
+/// Above the keys of object_store's options, which have no dots.
+const OPTIONS: &str = "checkpoints.options.";
 
 impl Layer {
     /// `key` is `text`, which is read as a number or a boolean only where the default is one: a name or a password may
@@ -310,28 +315,43 @@ impl Layers {
         ConfigError::Value { origin: self.origin_of(&key), key, value, expected }
     }
 
-    /// Puts what `hash_key_file` holds into `hash_key`, unless a higher source gives the key itself.
-    fn resolve_hash_key(&self, config: &mut Config) -> Result<(), validate::Refused> {
-        let Some(file) = &config.privacy.hash_key_file else { return Ok(()) };
+    /// What the file `file_key` names holds, unless a higher source gives the secret `key` itself. The names are said in
+    /// full, the secret is not.
+    fn secret_in_file(
+        &self,
+        key: &str,
+        file_key: &str,
+        file: Option<&Path>,
+    ) -> Result<Option<Secret>, validate::Refused> {
+        let Some(file) = file else { return Ok(None) };
         let rank = |key| self.layer_of(key).map_or(0, |layer| layer.origin.rank());
-        let (key_rank, file_rank) = (rank("privacy.hash_key"), rank("privacy.hash_key_file"));
-        let shown = format!("{file:?}");
-        let refuse = |expected: String| Err(validate::Refused::new("privacy.hash_key_file", &shown, expected));
-        if key_rank > file_rank {
-            config.privacy.hash_key_file = None;
-            return Ok(());
-        }
-        if key_rank == file_rank {
-            return refuse("left out where hash_key is set: both say what the key is".to_owned());
+        let name = key.rsplit('.').next().unwrap_or(key);
+        let refuse = |expected: String| Err(validate::Refused::new(file_key, format!("{file:?}"), expected));
+        match rank(key).cmp(&rank(file_key)) {
+            Ordering::Greater => return Ok(None),
+            Ordering::Equal => return refuse(format!("left out where {name} is set: both say what it is")),
+            Ordering::Less => {}
         }
         match fs::read_to_string(file) {
-            Ok(text) if text.trim().is_empty() => refuse("a file with the key in it; this one is empty".to_owned()),
-            Ok(text) => {
-                config.privacy.hash_key = Some(Secret::new(text.trim()));
-                Ok(())
-            }
+            Ok(text) if text.trim().is_empty() => refuse("a file with the secret in it; this one is empty".to_owned()),
+            Ok(text) => Ok(Some(Secret::new(text.trim()))),
             Err(error) => refuse(format!("a file that can be read: {error}")),
         }
+    }
+
+    /// Puts secrets that are in files where those are that are given themselves; of the two, one is left.
+    fn resolve_secrets(&self, config: &mut Config) -> Result<(), validate::Refused> {
+        let privacy = &mut config.privacy;
+        match self.secret_in_file("privacy.hash_key", "privacy.hash_key_file", privacy.hash_key_file.as_deref())? {
+            Some(secret) => privacy.hash_key = Some(secret),
+            None => privacy.hash_key_file = None,
+        }
+        let cluster = &mut config.cluster;
+        match self.secret_in_file("cluster.secret", "cluster.secret_file", cluster.secret_file.as_deref())? {
+            Some(secret) => cluster.secret = Some(secret),
+            None => cluster.secret_file = None,
+        }
+        Ok(())
     }
 }
 
@@ -356,10 +376,10 @@ fn hours(text: &str) -> Option<String> {
 }
 
 /// Reads the properties whose values are `env:NAME` or `file:/path`.
-fn resolve(properties: &Properties, environment: &Environment) -> Result<Properties, validate::Refused> {
+fn resolve(above: &str, properties: &Properties, environment: &Environment) -> Result<Properties, validate::Refused> {
     let mut resolved = properties.clone();
     for (name, value) in properties.iter() {
-        let refuse = |expected| validate::Refused::new(format!("{PROPERTIES}{name}"), format!("{value:?}"), expected);
+        let refuse = |expected| validate::Refused::new(format!("{above}{name}"), format!("{value:?}"), expected);
         if let Some(variable) = value.strip_prefix("env:") {
             let text = environment.get(variable).filter(|text| !text.is_empty());
             let text = text.ok_or_else(|| refuse(format!("followed by a variable that is set; {variable} is not")))?;
@@ -374,7 +394,8 @@ fn resolve(properties: &Properties, environment: &Environment) -> Result<Propert
 }
 
 fn is_secret(key: &str) -> bool {
-    key == "privacy.hash_key" || key.strip_prefix(PROPERTIES).is_some_and(names_a_secret)
+    let property = key.strip_prefix(PROPERTIES).or_else(|| key.strip_prefix(OPTIONS));
+    ["privacy.hash_key", "cluster.secret"].contains(&key) || property.is_some_and(names_a_secret)
 }
 
 /// A value as it is written in TOML.

@@ -25,11 +25,12 @@ pub use load::{ConfigError, Environment, Override};
 pub use meaning::Meaning;
 pub use secret::Secret;
 pub use sections::{
-    Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Flow, Http, Job, Kafka, Logging, Privacy, Topics, Validation,
-    WindowSettings,
+    Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Flow, Http, Job, Kafka, Logging, Privacy, Topics,
+    Validation, WindowSettings,
 };
 
 use crate::avro::Decoder;
+use crate::checkpoint::store::{Store, StoreError, open_store};
 use crate::generator;
 use crate::http::ViewLimits;
 use crate::ingest::{Format, Ingest};
@@ -63,6 +64,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Flow control.
     pub flow: Flow,
+    /// Where the events of open windows are kept for the next start.
+    pub checkpoints: Checkpoints,
     /// Health, metrics, the API and the dashboard.
     pub http: Http,
     /// Log lines.
@@ -124,10 +127,28 @@ impl Config {
         }
     }
 
+    /// The checkpoint store of a job; none where it is off. A directory is made if it is not there.
+    ///
+    /// # Errors
+    /// As [`open_store`].
+    pub fn checkpoint_store(&self, job: &str) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        let Checkpoints { store, options, .. } = &self.checkpoints;
+        store.as_ref().map(|location| open_store(location, options, job)).transpose()
+    }
+
     /// This process's place in the job.
     pub fn cluster(&self) -> crate::cluster::Cluster {
-        let Cluster { processes, process, workers, hosts, connect_timeout } = self.cluster.clone();
-        crate::cluster::Cluster { processes, process, workers, hosts, connect_timeout: connect_timeout.duration() }
+        let Cluster { processes, process, workers, hosts, connect_timeout, heartbeat_timeout, secret, .. } =
+            self.cluster.clone();
+        crate::cluster::Cluster {
+            processes,
+            process,
+            workers,
+            hosts,
+            connect_timeout: connect_timeout.duration(),
+            heartbeat_timeout: heartbeat_timeout.duration(),
+            secret,
+        }
     }
 
     /// How many closed windows are kept for HTTP.

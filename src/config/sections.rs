@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use crate::checkpoint::store::StoreLocation;
 use crate::http::ViewLimits;
 use crate::kafka::properties::Properties;
 use crate::logging::LogFormat;
@@ -44,6 +45,10 @@ pub struct Kafka {
     pub progress_topic: String,
     /// After how long without a sign of life the broker aborts the job's transaction; readers wait as long for a dead job.
     pub transaction_timeout: Millis,
+    /// When no broker has answered for as long, the job fails.
+    pub lost_after: Millis,
+    /// How often it is looked whether the events topic has more partitions than the job reads.
+    pub partitions_check_every: Millis,
     /// Any further properties of librdkafka, for all clients.
     #[serde(skip_serializing)]
     pub properties: Properties,
@@ -138,6 +143,15 @@ pub struct Cluster {
     pub hosts: Option<PathBuf>,
     /// How long the processes wait for each other at the start.
     pub connect_timeout: Millis,
+    /// When another process has not been heard for as long, it is taken for lost.
+    pub heartbeat_timeout: Millis,
+    /// The secret by which the processes know each other. Once a configuration is loaded, this is also what `secret_file`
+    /// holds.
+    #[serde(skip_serializing)]
+    pub secret: Option<Secret>,
+    /// A file with that secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
 }
 
 /// `[flow]`: flow control.
@@ -148,6 +162,22 @@ pub struct Flow {
     pub ticks_ahead: i64,
     /// How many records of a worker may be ahead of what has been committed.
     pub records_in_flight: usize,
+}
+
+/// `[checkpoints]`: where the events of open windows are kept for the next start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoints {
+    /// A directory that all processes share, or S3 and its like, or off.
+    #[serde(with = "or_off")]
+    pub store: Option<StoreLocation>,
+    /// How long after one checkpoint the next one is written.
+    pub interval: Millis,
+    /// How many are kept.
+    pub keep: usize,
+    /// Options of the crate `object_store` for S3, above the variables AWS_… of the environment.
+    #[serde(skip_serializing)]
+    pub options: Properties,
 }
 
 /// `[http]`: health, metrics, the API and the dashboard.
@@ -188,6 +218,8 @@ impl Default for Kafka {
             dead_letters_topic: "clickstream-dead-letters".to_owned(),
             progress_topic: "clicktide-progress".to_owned(),
             transaction_timeout: Millis(15_000),
+            lost_after: Millis(20_000),
+            partitions_check_every: Millis(30_000),
             properties: Properties::default(),
         }
     }
@@ -239,13 +271,33 @@ impl Default for Privacy {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Cluster { processes: 1, process: 0, workers: 2, hosts: None, connect_timeout: Millis(60_000) }
+        Cluster {
+            processes: 1,
+            process: 0,
+            workers: 2,
+            hosts: None,
+            connect_timeout: Millis(60_000),
+            heartbeat_timeout: Millis(10_000),
+            secret: None,
+            secret_file: None,
+        }
     }
 }
 
 impl Default for Flow {
     fn default() -> Self {
         Flow { ticks_ahead: 4, records_in_flight: 1_000_000 }
+    }
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Checkpoints {
+            store: Some(StoreLocation::Directory("checkpoints".into())),
+            interval: Millis(30_000),
+            keep: 3,
+            options: Properties::default(),
+        }
     }
 }
 

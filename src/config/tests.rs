@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::*;
+use crate::checkpoint::store::StoreLocation;
 use crate::millis::Millis;
 use crate::privacy::PageKey;
 
@@ -66,6 +67,8 @@ fn variables() {
             ("CLICKTIDE_CLUSTER__WORKERS", "3"),
             ("CLICKTIDE_CLUSTER__HOSTS", "7"),
             ("CLICKTIDE_KAFKA__PROPERTIES__SASL_PASSWORD", "007"),
+            ("CLICKTIDE_CHECKPOINTS__STORE", "s3://bucket/prefix"),
+            ("CLICKTIDE_CHECKPOINTS__OPTIONS__AWS_REGION", "eu-central-1"),
         ],
         &[("job.name", "42"), ("dead_letters.late", "true")],
     )
@@ -79,6 +82,10 @@ fn variables() {
     // Texts that look like numbers stay what they are.
     assert_eq!((config.cluster.hosts, config.job.name.as_str()), (Some("7".into()), "42"));
     assert_eq!(config.kafka.properties.get("sasl.password"), Some("007"));
+    assert_eq!(config.checkpoints.options.get("aws_region"), Some("eu-central-1"));
+    let s3 = StoreLocation::S3 { bucket: "bucket".into(), prefix: "prefix".into() };
+    assert_eq!(config.checkpoints.store, Some(s3));
+    assert_eq!(load("", &[("CLICKTIDE_CHECKPOINTS__STORE", "off")], &[]).unwrap().checkpoints.store, None);
 
     let brokers = |variables| load("", variables, &[]).unwrap().kafka.brokers;
     assert_eq!(brokers(&[("KAFKA_BROKERS", "a:1"), ("CLICKTIDE_KAFKA__BROKERS", "b:1")]), "b:1");
@@ -95,7 +102,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file("[job]\nname = ", "FILE:2: not TOML: a value is missing, or its quotes are");
     file(
         "[jobs]\n",
-        "jobs (file FILE): there is no such key; known here: job, kafka, topics, windows, validation, privacy, dead_letters, cluster, flow, http, logging, generator",
+        "jobs (file FILE): there is no such key; known here: job, kafka, topics, windows, validation, privacy, dead_letters, cluster, flow, checkpoints, http, logging, generator",
     );
     file("[job]\nnames = 1", "job.names (file FILE): there is no such key; known here: name");
     file("job = 1", "job = 1 (file FILE): must be a table of keys");
@@ -184,6 +191,20 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     );
     file("flow.ticks_ahead = 0", "flow.ticks_ahead = 0 (file FILE): must be between 1 and 1000000");
     file(
+        "checkpoints.store = \"gs://bucket\"",
+        "checkpoints.store = \"gs://bucket\" (file FILE): must be a path, file:///path, or s3://bucket/prefix, or \"off\"",
+    );
+    file("checkpoints.interval = \"999ms\"", "checkpoints.interval = 999ms (file FILE): must be between 1s and 1h");
+    file("checkpoints.keep = 0", "checkpoints.keep = 0 (file FILE): must be between 1 and 1000");
+    file(
+        "checkpoints.options.aws_region = \"x\"",
+        "checkpoints.options.aws_region = … (file FILE): must be left out: only a store at s3://… has options",
+    );
+    file(
+        "[checkpoints]\nstore = \"s3://b\"\noptions.aws_token = \"env:NOT_SET\"",
+        "checkpoints.options.aws_token = \"env:NOT_SET\" (file FILE): must be followed by a variable that is set; NOT_SET is not",
+    );
+    file(
         "http.listen = \"8080\"",
         "http.listen = \"8080\" (file FILE): must be an address and port, such as \"127.0.0.1:8080\", or \"off\"",
     );
@@ -209,7 +230,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "",
         &[("CLICKTIDE_CLUSTER__THREADS", "2")],
         &[],
-        "cluster.threads (environment variable CLICKTIDE_CLUSTER__THREADS): there is no such key; known here: processes, process, workers, hosts, connect_timeout",
+        "cluster.threads (environment variable CLICKTIDE_CLUSTER__THREADS): there is no such key; known here: processes, process, workers, hosts, connect_timeout, heartbeat_timeout, secret, secret_file",
     );
     check(
         "",
@@ -237,7 +258,8 @@ fn a_file_that_is_not_there_is_an_error() {
 fn no_error_and_no_debug_output_shows_a_secret() {
     let hidden = |text: &str| assert!(!text.contains("hunter2"), "{text}");
     let toml = "[kafka.properties]\nsasl.password = \"hunter2\"\n\"ssl.key.pem\" = \"hunter2\"\nsasl.username = \"env:USER_NAME\"\n\
-         [privacy]\nhash_key = \"hunter2\"";
+         [privacy]\nhash_key = \"hunter2\"\n[checkpoints]\nstore = \"s3://b\"\n\
+         options = { aws_secret_access_key = \"hunter2\", aws_endpoint = \"env:USER_NAME\" }";
     let config = load(toml, &[("USER_NAME", "hunter2")], &[]).unwrap();
     assert_eq!(config.kafka.properties.get("sasl.password"), Some("hunter2"));
     assert_eq!(config.kafka.properties.get("sasl.username"), Some("hunter2"));
@@ -252,6 +274,8 @@ fn no_error_and_no_debug_output_shows_a_secret() {
         "[privacy]\nhash_key = [\"hunter2\"]",
         "[privacy]\nhash_key = hunter2",
         "privacy.hash_key.hunter = \"hunter2\"",
+        "checkpoints.options.aws_secret_access_key = [\"hunter2\"]",
+        "checkpoints.options.aws_session_token = \"hunter2\"",
     ] {
         hidden(&load(toml, &[], &[]).unwrap_err());
     }
@@ -296,6 +320,36 @@ fn the_hash_key_is_that_of_the_highest_source() {
     check("privacy.hash_key = \"x\"", &[file_variable], "from the file");
     let error = load(&format!("{in_file}\nhash_key = \"x\""), &[], &[]).unwrap_err();
     assert!(error.contains("left out where hash_key is set"), "{error}");
+}
+
+#[test]
+fn the_secret_of_the_cluster_is_one_and_long_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, "sixteen bytes, hunter2\n").unwrap();
+    let in_file = format!("[cluster]\nsecret_file = {file:?}");
+    let secret = |toml: &str, variables: &[(&str, &str)]| {
+        let config = load(toml, variables, &[])?;
+        for text in [format!("{config:?}"), serde_json::to_string(&config).unwrap()] {
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        Ok::<_, String>(config.cluster().secret.map(|secret| secret.expose().to_owned()))
+    };
+    let variable = ("CLICKTIDE_CLUSTER__SECRET", "another of hunter2's");
+    assert_eq!(secret("", &[]), Ok(None));
+    assert_eq!(secret(&in_file, &[]), Ok(Some("sixteen bytes, hunter2".to_owned())));
+    assert_eq!(secret(&in_file, &[variable]), Ok(Some(variable.1.to_owned())));
+    let refused = |toml: &str, expected: &str| {
+        let error = secret(toml, &[]).unwrap_err();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+    };
+    refused(&format!("{in_file}\nsecret = \"x\""), "left out where secret is set");
+    refused(
+        "cluster.secret = \"hunter2\"",
+        "cluster.secret = *** (file FILE): must be a secret text of at least 16 bytes",
+    );
+    std::fs::write(&file, "hunter2").unwrap();
+    refused(&in_file, "cluster.secret_file = *** (file FILE): must be a secret text of at least 16 bytes");
 }
 
 #[test]
@@ -354,6 +408,7 @@ fn production() {
     assert_eq!((topics.events_partitions, topics.replication_factor, topics.min_insync_replicas), (12, 3, 2));
     assert_eq!((config.cluster.workers, config.generator.events_per_second), (8, 1_000.0));
     assert_eq!(config.privacy.page_key, PageKey::NoQuery);
+    assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
     assert_eq!(config.kafka.properties.get("security.protocol"), Some("SASL_SSL"));
     assert_eq!(config.kafka.properties.get("sasl.password"), Some("hunter2"));
     // Neither secret has a default.
@@ -365,6 +420,7 @@ fn production() {
 fn compose() {
     let config = Config::load_from(Some(&shipped("compose.toml")), &Environment::new(), &[]).unwrap();
     assert_eq!(config.kafka.brokers, "kafka:9092");
+    assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
 }
 
 /// The dotted keys of a configuration, with those that are not serialized or may be absent.
@@ -372,7 +428,8 @@ fn all_keys() -> Vec<String> {
     let mut config = Config::default();
     config.cluster.hosts = Some("hosts".into());
     config.privacy.hash_key_file = Some("key".into());
-    let mut keys = vec!["privacy.hash_key".to_owned()];
+    config.cluster.secret_file = Some("secret".into());
+    let mut keys = vec!["privacy.hash_key".to_owned(), "cluster.secret".to_owned()];
     let mut tables = vec![(String::new(), serde_json::to_value(config).unwrap())];
     while let Some((prefix, value)) = tables.pop() {
         match value {

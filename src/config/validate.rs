@@ -5,7 +5,8 @@ use std::fmt;
 
 use clicktide_dataflows::time::Windows;
 
-use super::{Cluster, Config, Flow, Http, Kafka, Topics, Validation, WindowSettings};
+use super::{Checkpoints, Cluster, Config, Flow, Http, Kafka, Topics, Validation, WindowSettings};
+use crate::checkpoint::store::StoreLocation;
 use crate::logging;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
@@ -40,6 +41,7 @@ pub(super) fn validate(config: &Config) -> Verdict {
     }
     config.cluster.validate()?;
     config.flow.validate()?;
+    config.checkpoints.validate()?;
     config.http.validate()?;
     if let Err(error) = logging::check_filter(&config.logging.filter) {
         let value = format!("{:?}", config.logging.filter);
@@ -90,6 +92,8 @@ impl Kafka {
         }
         // Brokers allow 15 minutes unless told otherwise.
         millis("kafka.transaction_timeout", self.transaction_timeout, Millis(1_000), Millis(15 * 60_000))?;
+        millis("kafka.lost_after", self.lost_after, Millis(3_000), Millis(86_400_000))?;
+        millis("kafka.partitions_check_every", self.partitions_check_every, Millis(1_000), Millis(86_400_000))?;
         for (property, instead) in OWN_PROPERTIES {
             if let Some(value) = self.properties.get(property) {
                 return refuse(format!("kafka.properties.{property}"), format!("{value:?}"), instead);
@@ -142,6 +146,9 @@ impl Validation {
     }
 }
 
+/// What was overheard of a shorter secret's proof could be tried out against all there are.
+const SECRET_BYTES_MIN: usize = 16;
+
 impl Cluster {
     fn validate(&self) -> Verdict {
         number("cluster.processes", self.processes, 1, 1_000)?;
@@ -150,7 +157,21 @@ impl Cluster {
             return refuse("cluster.process", self.process, expected);
         }
         number("cluster.workers", self.workers, 1, 1_000)?;
-        millis("cluster.connect_timeout", self.connect_timeout, Millis(1), Millis(86_400_000))
+        millis("cluster.connect_timeout", self.connect_timeout, Millis(1), Millis(86_400_000))?;
+        millis("cluster.heartbeat_timeout", self.heartbeat_timeout, Millis(500), Millis(3_600_000))?;
+        match &self.secret {
+            Some(secret) if secret.expose().len() < SECRET_BYTES_MIN => {
+                let expected = format!(
+                    "a secret text of at least {SECRET_BYTES_MIN} bytes, such as `openssl rand -hex 32` writes"
+                );
+                refuse(
+                    if self.secret_file.is_some() { "cluster.secret_file" } else { "cluster.secret" },
+                    "***",
+                    expected,
+                )
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -158,6 +179,19 @@ impl Flow {
     fn validate(&self) -> Verdict {
         number("flow.ticks_ahead", self.ticks_ahead, 1, 1_000_000)?;
         number("flow.records_in_flight", self.records_in_flight, 1, 1_000_000_000)
+    }
+}
+
+impl Checkpoints {
+    fn validate(&self) -> Verdict {
+        millis("checkpoints.interval", self.interval, Millis(1_000), Millis(60 * 60_000))?;
+        number("checkpoints.keep", self.keep, 1, 1_000)?;
+        match self.options.iter().next() {
+            Some((option, _)) if !matches!(self.store, Some(StoreLocation::S3 { .. })) => {
+                refuse(format!("checkpoints.options.{option}"), "…", "left out: only a store at s3://… has options")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -59,8 +59,9 @@ pub(super) async fn take(
     let Some(requests) = requests else {
         return Err(problem(StatusCode::CONFLICT, "the job takes no checkpoints: checkpoints.store is \"off\""));
     };
-    let asked: Asked = serde_json::from_str(&body)
-        .map_err(|error| Problem::bad_request(format!("the body must be like {{\"name\": \"before-the-change\"}}: {error}")))?;
+    let asked: Asked = serde_json::from_str(&body).map_err(|error| {
+        Problem::bad_request(format!("the body must be like {{\"name\": \"before-the-change\"}}: {error}"))
+    })?;
     let name = names::savepoint(&asked.name).map_err(|error| Problem::bad_request(error.to_string()))?;
     let (reply, taken) = oneshot::channel();
     // Who asked may be gone when the answer comes.

@@ -147,12 +147,7 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, mut stop: wat
     let _ = timeout(STOP_MAX, rest).await;
 }
 
-async fn serve_connection(
-    socket: tokio::net::TcpStream,
-    peer: Peer,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn serve_connection(socket: tokio::net::TcpStream, peer: Peer, router: Router, mut stop: watch::Receiver<bool>) {
     // Events are small and should leave at once.
     let _ = socket.set_nodelay(true);
     let connection = http1::Builder::new()

@@ -189,8 +189,13 @@ fn dashboard_and_headers() {
 
 #[test]
 fn other_processes_and_the_generator_have_no_api() {
-    let site =
-        JobSite { status: Arc::new(status(0)), view: None, savepoints: None, limits: HealthLimits::default(), metrics: metrics_handle() };
+    let site = JobSite {
+        status: Arc::new(status(0)),
+        view: None,
+        savepoints: None,
+        limits: HealthLimits::default(),
+        metrics: metrics_handle(),
+    };
     let process_1 = served(Site::Job(site));
     let health = || Health::default().check("rate", false, "2 s behind schedule").figure("events_per_second", 998.5);
     let generator = served(Site::Generator(GeneratorSite { health: Arc::new(health), metrics: metrics_handle() }));

@@ -98,6 +98,8 @@ impl Connection {
         self.check_tls()?;
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
+        // A broker that comes back is found again within seconds.
+        config.set("reconnect.backoff.max.ms", "1000");
         self.properties.iter().for_each(|(property, value)| _ = config.set(property, value));
         config.set("bootstrap.servers", &self.brokers);
         Ok(config)
@@ -223,9 +225,13 @@ pub(in crate::kafka) struct LogContext;
 
 impl ClientContext for LogContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is asked for and no error; what is one, librdkafka tries again by itself.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, "Kafka: {reason}");
+        match error.rdkafka_error_code() {
+            // The end of a partition is asked for and no error.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            // Said dozens of times a second, after each broker has been named.
+            Some(RDKafkaErrorCode::AllBrokersDown) => tracing::debug!(%error, "Kafka: {reason}"),
+            // What is an error, librdkafka tries again by itself.
+            _ => tracing::warn!(%error, "Kafka: {reason}"),
         }
     }
 }

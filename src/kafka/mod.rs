@@ -16,6 +16,7 @@ pub mod scan;
 pub mod source;
 pub mod start;
 mod topic_id;
+pub mod watch;
 
 /// An error in words that show no property's value, which may be a secret.
 fn describe(error: &KafkaError) -> String {

@@ -1,4 +1,4 @@
-//! Properties of librdkafka as the configuration gives them, of which some are secret.
+//! Properties of librdkafka, and options of other libraries, as the configuration gives them, of which some are secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +16,8 @@ pub struct Properties {
 
 /// Whether the value of a property of this name, or an inline value of the configuration, must not be shown.
 pub fn names_a_secret(name: &str) -> bool {
-    const PARTS: [&str; 6] = ["password", "secret", ".pem", "token", "jaas", "oauthbearer.config"];
+    const PARTS: [&str; 8] =
+        ["password", "secret", ".pem", "token", "jaas", "oauthbearer.config", "access_key", "customer_key"];
     let name = name.to_ascii_lowercase();
     PARTS.iter().any(|part| name.contains(part))
 }

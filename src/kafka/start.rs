@@ -12,17 +12,17 @@ use super::client::{Connection, LogContext};
 use super::committer::{JobTopics, KafkaCommitter};
 use super::describe;
 use super::probe::reach;
-use super::topic_id::topic_id;
 use super::progress::{read_progress, read_progress_so_far};
+use super::topic_id::topic_id;
 use crate::avro::ProgressRecord;
-use crate::committer::CommitError;
+use crate::checkpoint::Manifest;
 use crate::checkpoint::choose::{
     ProbeError, RegisterError, Rejected, check_objects, latest_generation, newest, read_manifest, register,
 };
 use crate::checkpoint::names;
 use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::{Store, StoreError};
-use crate::checkpoint::Manifest;
+use crate::committer::CommitError;
 use crate::progress::{JobStart, Progress};
 use crate::recovery::{Asked, Bounds, Recovery, objection};
 
@@ -189,7 +189,11 @@ fn orphans(asked: &Asked<'_>, store: &dyn Store) -> Result<Option<String>, Store
 }
 
 /// The newest good checkpoint of the job that is not ahead of what it has committed.
-fn newest_checkpoint(asked: &Asked<'_>, committed: &Progress, store: &dyn Store) -> Result<Option<Restore>, StoreError> {
+fn newest_checkpoint(
+    asked: &Asked<'_>,
+    committed: &Progress,
+    store: &dyn Store,
+) -> Result<Option<Restore>, StoreError> {
     let (found, rejected) = newest(store, asked.job, asked.configuration, committed.committed_through.map(Tick))?;
     for Rejected { name, reason } in rejected {
         tracing::warn!(checkpoint = name, reason, "a checkpoint can't be used");

@@ -80,9 +80,7 @@ unsafe fn id_of(event: *mut sys::rd_kafka_event_t) -> Result<Option<String>, Str
         }
         let topic = *topics;
         let error = sys::rd_kafka_TopicDescription_error(topic);
-        if !error.is_null()
-            && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-        {
+        if !error.is_null() && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(text(sys::rd_kafka_error_string(error)));
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);

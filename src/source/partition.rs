@@ -63,11 +63,7 @@ pub(super) struct PartitionSource {
 }
 
 impl PartitionSource {
-    pub(super) fn new(
-        partition: SourcePartition,
-        settings: &SourceSettings,
-        restored: Option<&Restore>,
-    ) -> Self {
+    pub(super) fn new(partition: SourcePartition, settings: &SourceSettings, restored: Option<&Restore>) -> Self {
         let SourcePartition { reader, format, cut, floors } = partition;
         let ingest = match format {
             Some(format) => Arc::new(Ingest { format, ..(*settings.ingest).clone() }),
@@ -115,9 +111,8 @@ impl PartitionSource {
         announced: &mut Announced,
         staged: &mut Staged,
     ) -> Result<usize, SourceError> {
-        let PartitionSource {
-            reader, ingest, partition, until, floors, clock, index, ended, restored_through, ..
-        } = self;
+        let PartitionSource { reader, ingest, partition, until, floors, clock, index, ended, restored_through, .. } =
+            self;
         let ingest = &**ingest;
         let before_ms = clock.watermark_ms(ingest.bound_ms);
         let mut records = 0;

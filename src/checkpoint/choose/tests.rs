@@ -36,6 +36,7 @@ pub(in crate::checkpoint) fn manifest(through: i64, generation: i64, objects: Ve
     Manifest {
         job: "job".into(),
         generation,
+        topic_id: None,
         configuration: CONFIGURATION.into(),
         through: Tick(through),
         input: vec![],

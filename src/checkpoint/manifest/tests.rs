@@ -12,6 +12,7 @@ fn example() -> Manifest {
     Manifest {
         job: "clicktide".into(),
         generation: 7,
+        topic_id: None,
         configuration: r#"{"windows":{"size":"5m","slide":"10s"}}"#.into(),
         through: Tick(1_795_737_610_000),
         input: vec![PartitionCut {

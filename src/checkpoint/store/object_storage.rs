@@ -39,7 +39,7 @@ impl FromStr for StoreLocation {
 
     /// A path, `file:///path`, or `s3://bucket/prefix`.
     fn from_str(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "a path, file:///path, s3://bucket/prefix, or \"off\"";
+        const EXPECTED: &str = "a path, file:///path, or s3://bucket/prefix";
         let expected = || EXPECTED.to_owned();
         match text.split_once("://") {
             None if text.is_empty() => Err(expected()),

@@ -113,7 +113,7 @@ fn locations() {
     check("s3://bucket", "S3 { bucket: \"bucket\", prefix: \"\" }");
     check("s3://bucket/a/b/", "S3 { bucket: \"bucket\", prefix: \"a/b\" }");
     for bad in ["", "file://host/x", "s3://", "s3:///x", "s3://b/a//b", "s3://b/a b", "gs://bucket", "http://x"] {
-        check(bad, "a path, file:///path, s3://bucket/prefix");
+        check(bad, "a path, file:///path, or s3://bucket/prefix");
     }
 }
 

@@ -1,22 +1,33 @@
 //! The processes of one job: who they are, and how they find each other before timely takes over.
 //!
-//! Timely's own start-up trusts whoever connects. Here the processes greet each other first: a greeting names the job, the
-//! process and the shape of the cluster, a stranger is turned away and harms nobody, and process 0 hands every other
-//! process the [`JobStart`] that all must agree on before any source is built.
+//! Timely's own start-up trusts whoever connects. Here the processes prove to each other first that they know the cluster's
+//! secret, and compare the job, its configuration and the shape of the cluster; a stranger is turned away and harms nobody.
+//! Process 0 hands every other process the [`JobStart`] that all must agree on before any source is built. Every two
+//! processes have two connections: one for timely's workers, and one for signs of life, by which a process that hangs is told
+//! from one that has nothing to say.
+
+mod greeting;
+mod heartbeat;
+mod proof;
 
 use std::any::Any;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use timely::communication::Hooks;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 
+use crate::config::Secret;
+use crate::exit::{Exit, end_without_peer};
 use crate::progress::JobStart;
+
+use greeting::{Greeting, Host, Met, shown};
+use heartbeat::{Farewell, Pulse};
+use proof::Purpose;
 
 /// One process's place among the processes of a job: timely's own flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +42,10 @@ pub struct Cluster {
     pub hosts: Option<PathBuf>,
     /// How long to wait for the other processes.
     pub connect_timeout: Duration,
+    /// When another process has not been heard for as long, it is taken for lost.
+    pub heartbeat_timeout: Duration,
+    /// By which the processes know each other; needed unless all of them are on this machine.
+    pub secret: Option<Secret>,
 }
 
 /// Why the processes of a job could not come together.
@@ -46,6 +61,17 @@ pub enum ClusterError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// Anybody could join the cluster.
+    #[error(
+        "process {process} is at {address} by the hosts file, which is not this machine's loopback, and there is no secret: \
+         set cluster.secret_file (or CLICKTIDE_CLUSTER__SECRET) to the same secret for all processes"
+    )]
+    NoSecret {
+        /// The process.
+        process: usize,
+        /// Its address.
+        address: String,
     },
     /// The own address can't be listened on.
     #[error("process {process} can't listen on {address}: {source}")]
@@ -84,10 +110,29 @@ pub enum ClusterError {
     Io(#[from] io::Error),
 }
 
+impl ClusterError {
+    /// With which code the program ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ClusterError::Flags(_) | ClusterError::Hosts { .. } | ClusterError::NoSecret { .. } => Exit::Configuration,
+            ClusterError::Refused { .. } => Exit::Refused,
+            ClusterError::Listen { .. } | ClusterError::Absent { .. } | ClusterError::Io(_) => Exit::Cluster,
+        }
+    }
+}
+
 impl Cluster {
     /// One process by itself.
     pub fn single(workers: usize) -> Self {
-        Cluster { processes: 1, process: 0, workers, hosts: None, connect_timeout: Duration::ZERO }
+        Cluster {
+            processes: 1,
+            process: 0,
+            workers,
+            hosts: None,
+            connect_timeout: Duration::ZERO,
+            heartbeat_timeout: Duration::ZERO,
+            secret: None,
+        }
     }
 
     /// The address of every process.
@@ -118,6 +163,22 @@ impl Cluster {
             None => Ok(addresses),
         }
     }
+
+    /// Whether the processes at `addresses` may go without a secret, or have one. A name that can't be resolved may be
+    /// anywhere.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoSecret`].
+    pub fn check_secret(&self, addresses: &[String]) -> Result<(), ClusterError> {
+        let near =
+            |address: &str| address.to_socket_addrs().is_ok_and(|mut found| found.all(|at| at.ip().is_loopback()));
+        let far = || addresses.iter().enumerate().find(|(_, address)| !near(address));
+        match (self.processes, &self.secret) {
+            (1, _) | (_, Some(_)) => Ok(()),
+            _ => far()
+                .map_or(Ok(()), |(process, address)| Err(ClusterError::NoSecret { process, address: address.clone() })),
+        }
+    }
 }
 
 /// What timely starts its workers from.
@@ -131,7 +192,8 @@ pub struct Allocators {
 /// Brings the processes together.
 ///
 /// `identity` (the job's name and the configuration that has to be the same everywhere) is compared between processes.
-/// Process 0 calls `start` and hands its result to all others; nobody else calls it.
+/// Process 0 calls `start` and hands its result to all others; nobody else calls it. From the end of this on, a process that
+/// is lost ends the program ([`end_without_peer`]), until the guard is dropped.
 ///
 /// # Errors
 /// See [`ClusterError`], and whatever `start` fails with.
@@ -146,77 +208,75 @@ pub fn assemble<E: From<ClusterError>>(
         let builders = typed().into_iter().map(AllocatorBuilder::Process).collect();
         return Ok((Allocators { builders, guard: Box::new(()) }, start()?));
     }
+    cluster.check_secret(&addresses)?;
 
     // The last process only connects, all others listen from the start, so that nobody is told that nobody is there.
     let listener = (cluster.process + 1 < cluster.processes).then(|| listen(cluster, &addresses)).transpose()?;
     let deadline = Instant::now() + cluster.connect_timeout;
-    let mut sockets: Vec<Option<TcpStream>> = (0..cluster.processes).map(|_| None).collect();
-    let mut greeting = Greeting {
-        protocol: PROTOCOL.to_owned(),
-        identity: identity.to_owned(),
-        process: cluster.process,
-        processes: cluster.processes,
-        workers: cluster.workers,
-        generation: None,
-    };
+    let Cluster { processes, process, workers, .. } = *cluster;
+    let heartbeat_timeout_ms = u64::try_from(cluster.heartbeat_timeout.as_millis()).unwrap_or(u64::MAX);
+    let greeting =
+        Greeting { identity: identity.to_owned(), processes, workers, heartbeat_timeout_ms, generation: None };
+    let mut host = Host { process, greeting, secret: cluster.secret.clone() };
+    let mut peers: Vec<Peer> = (0..processes).map(|_| Peer::default()).collect();
 
     let mut job_start = None;
-    if cluster.process == 0 {
+    if process == 0 {
         job_start = Some(start()?);
     }
     // Process 0 comes first: what it hands over says which run this is.
-    for peer in 0..cluster.process {
-        greeting.generation = job_start.as_ref().map(|start: &JobStart| start.generation);
-        let (socket, handed_over) = connect(cluster, &greeting, peer, &addresses[peer], deadline)?;
-        sockets[peer] = Some(socket);
-        job_start = job_start.or(handed_over);
+    for peer in 0..process {
+        for purpose in [Purpose::Workers, Purpose::Heartbeat] {
+            host.greeting.generation = job_start.as_ref().map(|start: &JobStart| start.generation);
+            let (socket, handed_over) = connect(cluster, &host, purpose, peer, &addresses[peer], deadline)?;
+            peers[peer].join(purpose, peer, socket, cluster.heartbeat_timeout).map_err(ClusterError::Io)?;
+            job_start = job_start.or(handed_over);
+        }
     }
     let job_start = job_start.ok_or_else(|| ClusterError::Refused {
-        process: cluster.process,
+        process,
         peer: 0,
         reason: "it handed over no start".to_owned(),
     })?;
-    greeting.generation = Some(job_start.generation);
+    host.greeting.generation = Some(job_start.generation);
     if let Some(listener) = listener {
-        accept(cluster, &greeting, &job_start, &listener, &mut sockets, deadline)?;
+        accept(cluster, host, &job_start, &listener, &mut peers, deadline)?;
     }
-    let (builders, guard) =
-        initialize_networking_from_sockets(typed(), sockets, cluster.process, cluster.workers, Hooks::default())
-            .map_err(ClusterError::Io)?;
+    let (sockets, pulses): (Vec<_>, Vec<_>) = peers.into_iter().map(|peer| (peer.workers, peer.pulse)).unzip();
+    let pulses: Vec<Pulse> = pulses.into_iter().flatten().collect();
+    for pulse in &pulses {
+        pulse.listen(Arc::new(end_without_peer)).map_err(ClusterError::Io)?;
+    }
+    let (builders, timely) = initialize_networking_from_sockets(typed(), sockets, process, workers, Hooks::default())
+        .map_err(ClusterError::Io)?;
     let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-    Ok((Allocators { builders, guard: Box::new(guard) }, job_start))
+    // Dropped in this order: when timely's connections are closed, the job has ended in all processes.
+    Ok((Allocators { builders, guard: Box::new((timely, Farewell(pulses))) }, job_start))
 }
 
-/// The version of the greetings and of what the workers send each other.
-const PROTOCOL: &str = concat!("clicktide/", env!("CARGO_PKG_VERSION"), "/1");
-/// Longer greetings are a stranger's: a name and a configuration are shorter.
-const GREETING_BYTES_MAX: usize = 1 << 20;
-/// A start with thousands of partitions and idle advances is shorter.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// More than so many connections at once are left waiting until some of these have been heard.
 const HEARD_AT_ONCE_MAX: usize = 256;
-/// How long a greeting may take from its first byte to its last.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a process says to one with a lower index, as a line of JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Greeting {
-    protocol: String,
-    identity: String,
-    process: usize,
-    processes: usize,
-    workers: usize,
-    /// Unknown to whoever has not met process 0 yet.
-    generation: Option<i64>,
+/// The connections to another process.
+#[derive(Default)]
+struct Peer {
+    workers: Option<TcpStream>,
+    pulse: Option<Pulse>,
 }
 
-/// The answer, as a line of JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Answer {
-    /// Be welcome; process 0 hands over the start.
-    Welcome(Option<JobStart>),
-    /// Go away, because of this.
-    Refused(String),
+impl Peer {
+    fn complete(&self) -> bool {
+        self.workers.is_some() && self.pulse.is_some()
+    }
+
+    fn join(&mut self, purpose: Purpose, peer: usize, socket: TcpStream, timeout: Duration) -> io::Result<()> {
+        match purpose {
+            // It may have been started again meanwhile; then it comes with new connections, this one first.
+            Purpose::Workers => *self = Peer { workers: Some(socket), pulse: None },
+            Purpose::Heartbeat => self.pulse = Some(Pulse::start(peer, socket, timeout)?),
+        }
+        Ok(())
+    }
 }
 
 fn listen(cluster: &Cluster, addresses: &[String]) -> Result<TcpListener, ClusterError> {
@@ -231,16 +291,16 @@ fn listen(cluster: &Cluster, addresses: &[String]) -> Result<TcpListener, Cluste
 /// Connects to a process with a lower index, again and again until it is there.
 fn connect(
     cluster: &Cluster,
-    greeting: &Greeting,
+    host: &Host,
+    purpose: Purpose,
     peer: usize,
     address: &str,
     deadline: Instant,
 ) -> Result<(TcpStream, Option<JobStart>), ClusterError> {
     loop {
-        let attempt = greet(address, greeting, deadline);
-        match attempt {
-            Ok((socket, Answer::Welcome(start))) => return Ok((socket, start)),
-            Ok((_, Answer::Refused(reason))) => {
+        match host.connect(purpose, peer, address, deadline) {
+            Ok(Met::Welcome(socket, start)) => return Ok((socket, start)),
+            Ok(Met::Refused(reason)) => {
                 return Err(ClusterError::Refused { process: cluster.process, peer, reason });
             }
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
@@ -248,7 +308,7 @@ fn connect(
                 return Err(ClusterError::Absent {
                     process: cluster.process,
                     peer: peer.to_string(),
-                    at: format!(" at {address} ({error})"),
+                    at: format!(" at {address} ({})", shown(&error.to_string())),
                     waited_s: cluster.connect_timeout.as_secs(),
                 });
             }
@@ -256,45 +316,35 @@ fn connect(
     }
 }
 
-fn greet(address: &str, greeting: &Greeting, deadline: Instant) -> io::Result<(TcpStream, Answer)> {
-    let mut error = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
-    for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
-            Ok(mut socket) => {
-                socket.set_nodelay(true)?;
-                write_line(&mut socket, greeting)?;
-                // The other side may itself be waiting, for process 0 or for Kafka.
-                let answer = read_line(&mut socket, ANSWER_BYTES_MAX, deadline)?;
-                return Ok((socket, answer));
-            }
-            Err(e) => error = e,
-        }
-    }
-    Err(error)
-}
-
 /// Accepts every process with a higher index.
 fn accept(
     cluster: &Cluster,
-    own: &Greeting,
+    host: Host,
     start: &JobStart,
     listener: &TcpListener,
-    sockets: &mut [Option<TcpStream>],
+    peers: &mut [Peer],
     deadline: Instant,
 ) -> Result<(), ClusterError> {
-    let missing = |sockets: &[Option<TcpStream>]| {
-        let absent = sockets.iter().enumerate().skip(cluster.process + 1).filter(|(_, socket)| socket.is_none());
+    let missing = |peers: &[Peer]| {
+        let absent = peers.iter().enumerate().skip(cluster.process + 1).filter(|(_, peer)| !peer.complete());
         absent.map(|(index, _)| index.to_string()).collect::<Vec<_>>()
     };
     // Each is heard on a thread of its own, so that strangers who say little or nothing keep nobody waiting.
-    let (tell, heard) = mpsc::channel::<(SocketAddr, io::Result<(Greeting, TcpStream)>)>();
+    let (tell, heard) = mpsc::channel::<(SocketAddr, io::Result<(usize, Purpose, TcpStream)>)>();
+    let handed_over = (cluster.process == 0).then(|| start.clone());
+    let host = Arc::new((host, handed_over));
     let mut hearing = 0;
-    while !missing(sockets).is_empty() {
-        while let Ok((address, greeted)) = heard.try_recv() {
+    while !missing(peers).is_empty() {
+        while let Ok((address, met)) = heard.try_recv() {
             hearing -= 1;
-            match greeted.and_then(|greeted| welcome(greeted, own, start)) {
-                Ok((peer, socket)) => sockets[peer] = Some(socket),
-                Err(error) => tracing::warn!(%address, %error, "turned a connection away"),
+            match met {
+                Ok((peer, purpose, socket)) => {
+                    peers[peer].join(purpose, peer, socket, cluster.heartbeat_timeout).map_err(ClusterError::Io)?;
+                }
+                Err(error) => {
+                    let error = shown(&error.to_string());
+                    tracing::warn!(%address, error, "turned a connection away");
+                }
             }
         }
         if hearing >= HEARD_AT_ONCE_MAX {
@@ -303,9 +353,11 @@ fn accept(
         }
         match listener.accept() {
             Ok((socket, address)) => {
-                let tell = tell.clone();
-                // Nobody listens any more once all are there.
-                let hear = move || drop(tell.send((address, hear(socket))));
+                let (tell, host) = (tell.clone(), Arc::clone(&host));
+                let hear = move || {
+                    // Nobody listens any more once all are there.
+                    tell.send((address, host.0.welcome(socket, host.1.as_ref()))).ok();
+                };
                 std::thread::Builder::new().name("greeting".to_owned()).spawn(hear).map_err(ClusterError::Io)?;
                 hearing += 1;
             }
@@ -315,7 +367,7 @@ fn accept(
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 return Err(ClusterError::Absent {
                     process: cluster.process,
-                    peer: missing(sockets).join(", "),
+                    peer: missing(peers).join(", "),
                     at: String::new(),
                     waited_s: cluster.connect_timeout.as_secs(),
                 });
@@ -324,88 +376,6 @@ fn accept(
         }
     }
     Ok(())
-}
-
-/// Hears a greeting.
-fn hear(mut socket: TcpStream) -> io::Result<(Greeting, TcpStream)> {
-    socket.set_nonblocking(false)?;
-    socket.set_nodelay(true)?;
-    let greeting = read_line(&mut socket, GREETING_BYTES_MAX, Instant::now() + GREETING_TIMEOUT)?;
-    Ok((greeting, socket))
-}
-
-/// Answers a greeting.
-fn welcome(
-    (theirs, mut socket): (Greeting, TcpStream),
-    own: &Greeting,
-    start: &JobStart,
-) -> io::Result<(usize, TcpStream)> {
-    socket.set_write_timeout(Some(GREETING_TIMEOUT))?;
-    if let Some(reason) = objection(own, &theirs) {
-        write_line(&mut socket, &Answer::Refused(reason.clone()))?;
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-    }
-    write_line(&mut socket, &Answer::Welcome((own.process == 0).then(|| start.clone())))?;
-    socket.set_write_timeout(None)?;
-    Ok((theirs.process, socket))
-}
-
-fn objection(own: &Greeting, theirs: &Greeting) -> Option<String> {
-    let differs = |what: &str, ours: &dyn std::fmt::Debug, theirs: &dyn std::fmt::Debug| {
-        Some(format!("{what} differs: {ours:?} in process {}, {theirs:?} in the one that connects", own.process))
-    };
-    if theirs.protocol != own.protocol {
-        differs("the version", &own.protocol, &theirs.protocol)
-    } else if theirs.identity != own.identity {
-        differs("the job or its configuration", &own.identity, &theirs.identity)
-    } else if (theirs.processes, theirs.workers) != (own.processes, own.workers) {
-        differs("-n and -w", &(own.processes, own.workers), &(theirs.processes, theirs.workers))
-    } else if theirs.process <= own.process || theirs.process >= own.processes {
-        Some(format!(
-            "process {} connects to process {}; each connects to those before it",
-            theirs.process, own.process
-        ))
-    } else if own.process > 0 && theirs.generation != own.generation {
-        differs("the run", &own.generation, &theirs.generation)
-    } else {
-        None
-    }
-}
-
-fn write_line(socket: &mut TcpStream, message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    socket.write_all(&line)
-}
-
-/// Reads one line and not a byte more, as what follows is timely's. All of it has to come before the deadline.
-fn read_line<T: for<'de> Deserialize<'de>>(
-    socket: &mut TcpStream,
-    bytes_max: usize,
-    deadline: Instant,
-) -> io::Result<T> {
-    let mut line = Vec::new();
-    let mut ahead = [0; 8 << 10];
-    while line.last() != Some(&b'\n') {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole line came in time");
-        let patience = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-        socket.set_read_timeout(Some(patience.ok_or_else(late)?))?;
-        let came = match socket.peek(&mut ahead) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(late()),
-            came => came?,
-        };
-        if came == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"));
-        }
-        let wanted = ahead[..came].iter().position(|byte| *byte == b'\n').map_or(came, |end| end + 1);
-        socket.read_exact(&mut ahead[..wanted])?;
-        line.extend_from_slice(&ahead[..wanted]);
-        if line.len() > bytes_max {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
-        }
-    }
-    socket.set_read_timeout(None)?;
-    Ok(serde_json::from_slice(&line)?)
 }
 
 /// The addresses of so many processes on this machine, on free ports, written to a hosts file.
@@ -421,3 +391,6 @@ pub fn local_hosts(processes: usize, path: &Path) -> io::Result<()> {
     }
     std::fs::write(path, text)
 }
+
+#[cfg(test)]
+mod tests;
