@@ -87,6 +87,11 @@ fn the_simulation_notices_older_runs_that_are_not_fenced() {
     notices(Fault::FencesNobody);
 }
 
+#[test]
+fn the_simulation_notices_a_checkpoint_that_is_restored_in_part() {
+    notices(Fault::RestoresLess);
+}
+
 /// A partition whose floor is far ahead of what is committed reads a record that does not count, again and again.
 #[test]
 fn a_dead_letter_is_read_again_until_its_tick_is_committed() {

@@ -6,17 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use clicktide::avro::ProgressRecord;
+use clicktide::checkpoint::choose::{latest_generation, newest, register};
+use clicktide::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequest, SavepointRequests, Taken};
+use clicktide::checkpoint::names;
+use clicktide::checkpoint::restore::Restore;
+use clicktide::checkpoint::store::Store;
+use clicktide::checkpoint::writer::{Writer, WriterSettings};
 use clicktide::cluster::{Cluster, ClusterError, assemble};
 use clicktide::committer::{CommitEpoch, CommitError, Committing, Epoch, StartCommitter};
 use clicktide::ingest::{Ingest, Record};
-use clicktide::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Waker};
+use clicktide::pipeline::{self, Checkpoints, Ended, Job, JobError, ObserveJob, OpenPartitions, Waker};
 use clicktide::progress::{JobStart, PartitionCut, Progress};
 use clicktide::recovery::{Asked, Recovery, objection};
 use clicktide::source::{DeadLetterPayload, LogEnd, ReadPartition, SourceError, SourcePartition, SourceSettings};
 
+use clicktide_dataflows::time::Tick;
+
 use super::baton::Baton;
 use super::log::{Fate, Fenced, Message, World};
 use super::plan::{Fault, Plan};
+use super::shelf::{Reach, Shelf};
 
 pub type SharedWorld = Arc<Mutex<World>>;
 
@@ -31,6 +40,7 @@ pub struct Surroundings {
     pub ingest: Arc<Ingest>,
     pub world: SharedWorld,
     pub clock: Arc<AtomicI64>,
+    pub shelf: Arc<Shelf>,
 }
 
 /// A run of the job.
@@ -43,7 +53,12 @@ pub struct Incarnation {
     pub readers: Arc<Readers>,
     stop: Arc<AtomicBool>,
     committing: Arc<Mutex<Option<Committing>>>,
-    failed: Arc<Failed>,
+    failed: Arc<Observed>,
+    writer: Option<Mutex<Writer>>,
+    savepoints: SavepointRequests,
+    reach: Arc<Reach>,
+    /// The checkpoint that it was restored from.
+    pub restored: Option<String>,
     thread: Option<JoinHandle<Result<Ended, JobError>>>,
 }
 
@@ -59,18 +74,55 @@ pub enum NotStarted {
 impl Incarnation {
     /// Starts the job as the program does over Kafka: look, fence, read what is committed, decide, commit.
     pub fn start(number: u32, workers: usize, surroundings: &Surroundings) -> Result<Self, NotStarted> {
-        let Surroundings { plan, fault, ingest, world, clock } = surroundings;
-        let (start, sink) = begin(plan, *fault, world)?;
+        let Surroundings { plan, fault, ingest, world, clock, shelf } = surroundings;
+        let reach = Arc::new(Reach::new(shelf));
+        let store: Arc<dyn Store> = Arc::clone(&reach) as Arc<dyn Store>;
+        let (start, sink) = begin(plan, *fault, world, plan.checkpoint_every_ms.map(|_| &*store))?;
+        let restored = start.restore.as_ref().map(|restore| restore.checkpoint.clone());
         let partitions = start.input.len();
         let readers = Arc::new(Readers { world: Arc::clone(world), known: Mutex::default() });
         let baton = Arc::new(Baton::new(workers));
         let stop = Arc::new(AtomicBool::new(false));
         let committing: Arc<Mutex<Option<Committing>>> = Arc::default();
-        let failed = Arc::new(Failed::default());
+        let failed = Arc::new(Observed::default());
+        let observer = Arc::clone(&failed) as Arc<dyn ObserveJob>;
+        let savepoints = SavepointRequests::default();
+        let (writer, checkpoints) = plan
+            .checkpoint_every_ms
+            .map(|interval_ms| {
+                let settings = WriterSettings {
+                    store: Arc::clone(&store),
+                    generation: start.generation,
+                    process: 0,
+                    workers,
+                    keep: plan.keep,
+                };
+                let (writer, (commands, outcomes)) = Writer::new(settings);
+                let settings = CoordinatorSettings {
+                    job: JOB.to_owned(),
+                    configuration: CONFIGURATION.to_owned(),
+                    topic_id: None,
+                    interval_ms,
+                    processes: 1,
+                };
+                let committed = Arc::new(Mutex::new(Committed::at(&start, plan.windows.size_ms())));
+                let checkpoints = Checkpoints {
+                    settings,
+                    committed,
+                    requests: savepoints.clone(),
+                    process: 0,
+                    commands: Mutex::new(commands),
+                    outcomes: Mutex::new(Some(outcomes)),
+                };
+                (Mutex::new(writer), checkpoints)
+            })
+            .unzip();
+        let followed = checkpoints.as_ref().map(|checkpoints| Arc::clone(&checkpoints.committed));
+        let committed = pipeline::committed(&observer, followed);
         let start_committer: StartCommitter = {
             let committing = Arc::clone(&committing);
             Box::new(move |activator| {
-                let (mine, ends) = Committing::new(activator, Box::new(sink), Box::new(drop));
+                let (mine, ends) = Committing::new(activator, Box::new(sink), committed);
                 *lock(&committing) = Some(mine);
                 ends
             })
@@ -91,14 +143,30 @@ impl Incarnation {
             start,
             partitions: Box::new(Opening(Arc::clone(&readers))),
             committer: Mutex::new(Some(start_committer)),
-            observer: Arc::clone(&failed) as Arc<dyn ObserveJob>,
+            restore_from: Some(store),
+            checkpoints,
+            observer,
             now_ms: Arc::new(move || clock.load(Ordering::Relaxed)),
             pace: Arc::clone(&baton) as Arc<dyn pipeline::Pace>,
             stop: Arc::clone(&stop),
         };
         let thread = std::thread::spawn(move || pipeline::run(allocators, Arc::new(job)));
         baton.assemble();
-        Ok(Incarnation { number, workers, partitions, baton, readers, stop, committing, failed, thread: Some(thread) })
+        Ok(Incarnation {
+            number,
+            workers,
+            partitions,
+            baton,
+            readers,
+            stop,
+            committing,
+            failed,
+            writer,
+            savepoints,
+            reach,
+            restored,
+            thread: Some(thread),
+        })
     }
 
     /// Has the committing do what is waiting; whether there was anything.
@@ -112,6 +180,29 @@ impl Incarnation {
         done.is_some()
     }
 
+    /// Has the checkpoint writer do one thing; whether there was one to do.
+    pub fn write(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| lock(writer).run_waiting())
+    }
+
+    /// Whether the process was killed while it wrote.
+    pub fn killed(&self) -> bool {
+        self.reach.dead.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a savepoint.
+    pub fn ask_savepoint(&self, number: u32) {
+        let name = names::savepoint(&format!("s{number}")).expect("such a name is good");
+        let failed = Arc::clone(&self.failed);
+        let reply = Box::new(move |outcome: Result<Taken, String>| failed.checkpoint(&outcome));
+        self.savepoints.ask(SavepointRequest { name, reply });
+    }
+
+    /// What has come of checkpoints since this was asked.
+    pub fn taken(&self) -> String {
+        std::mem::take(&mut lock(&self.failed.taken))
+    }
+
     /// Asks for an orderly stop.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -119,7 +210,7 @@ impl Incarnation {
 
     /// Whether the job has failed: the process ends then.
     pub fn failed(&self) -> Option<String> {
-        lock(&self.failed.0).clone()
+        lock(&self.failed.error).clone()
     }
 
     /// Lets a job that has finished in one worker finish in all.
@@ -152,27 +243,50 @@ impl Drop for Incarnation {
     }
 }
 
+/// What the job has told its observer.
 #[derive(Default)]
-struct Failed(Mutex<Option<String>>);
+struct Observed {
+    error: Mutex<Option<String>>,
+    taken: Mutex<String>,
+}
 
-impl ObserveJob for Failed {
+impl ObserveJob for Observed {
     fn failed(&self, error: &JobError) {
-        *lock(&self.0) = Some(error.to_string());
+        *lock(&self.error) = Some(error.to_string());
+    }
+
+    fn checkpoint(&self, outcome: &Result<Taken, String>) {
+        let said = match outcome {
+            Ok(Taken { name, events, .. }) => format!(" {name} taken, {events} events"),
+            Err(reason) => format!(" no checkpoint: {reason}"),
+        };
+        lock(&self.taken).push_str(&said);
     }
 }
 
+const JOB: &str = "simulated";
 const CONFIGURATION: &str = "{}";
 
-fn begin(plan: &Plan, fault: Fault, world: &SharedWorld) -> Result<(JobStart, Sink), NotStarted> {
+fn begin(
+    plan: &Plan,
+    fault: Fault,
+    world: &SharedWorld,
+    store: Option<&dyn Store>,
+) -> Result<(JobStart, Sink), NotStarted> {
     let differences =
         |committed: &str| if committed == CONFIGURATION { Vec::new() } else { vec![committed.to_owned()] };
-    let asked = Asked {
-        job: "simulated",
+    let mut asked = Asked {
+        job: JOB,
         events: "events",
         progress: "progress",
         until_end: plan.until_end,
         configuration: CONFIGURATION,
         differences: &differences,
+        topic_id: None,
+        windows: plan.windows,
+        bound_ms: plan.bound_ms,
+        accept_gap: false,
+        generation_seen: 0,
     };
     let mut locked = lock(world);
     if let Some(reason) = objection(&asked, &locked.output.committed()) {
@@ -185,12 +299,25 @@ fn begin(plan: &Plan, fault: Fault, world: &SharedWorld) -> Result<(JobStart, Si
         return Err(NotStarted::Refused(reason));
     }
     let bounds = locked.bounds();
+    // A store that fails is tried again, by whoever supervises the job.
+    let again = |_| NotStarted::Again;
+    asked.generation_seen = store.map_or(Ok(None), latest_generation).map_err(again)?.unwrap_or(0);
     let recovery = match committed.progress {
         None => Recovery::new_job(&asked, &bounds.iter().map(|bounds| bounds.low).collect::<Vec<_>>(), &bounds),
         Some(progress) => {
-            Recovery::resumed(&asked, progress, committed.idle_advances, &bounds).map_err(NotStarted::Refused)?
+            let through = progress.committed_through.map(Tick);
+            let newest = store.map(|store| newest(store, JOB, CONFIGURATION, through)).transpose().map_err(again)?;
+            let mut restorable = newest.and_then(|(found, _)| found).map(|(name, found)| Restore::of(name, found));
+            if fault == Fault::RestoresLess {
+                restorable.iter_mut().for_each(|restore| drop(restore.objects.pop()));
+            }
+            let resumed = Recovery::resumed(&asked, progress, committed.idle_advances, &bounds, restorable);
+            resumed.map_err(NotStarted::Refused)?
         }
     };
+    if let Some(store) = store {
+        register(store, recovery.start.generation).map_err(|_| NotStarted::Again)?;
+    }
     let Recovery { progress, new_advances, outdated, start } = recovery;
     let forget = outdated.into_iter().map(|advance| Message::Forget(ProgressRecord::IdleAdvance(advance).key()));
     let advances = new_advances.into_iter().map(|advance| Message::Progress(ProgressRecord::IdleAdvance(advance)));

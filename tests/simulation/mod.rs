@@ -8,6 +8,7 @@ pub mod plan;
 pub mod records;
 pub mod run;
 pub mod script;
+pub mod shelf;
 
 use std::ops::Range;
 use std::sync::Mutex;

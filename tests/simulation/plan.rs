@@ -21,6 +21,8 @@ pub enum Fault {
     ForgetsProgress,
     /// Starts without fencing the runs before.
     FencesNobody,
+    /// Leaves one of a checkpoint's objects out when it is restored.
+    RestoresLess,
 }
 
 /// The job and its surroundings, as a seed decides them.
@@ -53,6 +55,15 @@ pub struct Plan {
     pub broken_commits: u32,
     /// How often time passes, records arrive, are fetched, and are committed, relative to the workers' turns.
     pub paces: [u32; 4],
+    /// From one checkpoint to the next, if there are any.
+    pub checkpoint_every_ms: Option<i64>,
+    /// How many checkpoints are kept.
+    pub keep: usize,
+    /// How often an object can't be put, in thousandths.
+    pub broken_puts: u32,
+    /// How often the writer is stepped, relative to the workers' turns, and how often what it wrote is damaged, in thousandths.
+    pub writes: u32,
+    pub damages: u32,
     /// Checks every commit against the oracle, and not only crashes and the end.
     pub checks_every_commit: bool,
 }
@@ -91,6 +102,11 @@ impl Plan {
             crashes: *[0, 2, 5, 15, 40].choose(rng).expect("there are some"),
             broken_commits: *[0, 30, 100, 300].choose(rng).expect("there are some"),
             paces: [(); 4].map(|()| rng.random_range(2..=12)),
+            checkpoint_every_ms: rng.random_ratio(3, 4).then(|| slide_ms * rng.random_range(1..=12)),
+            keep: rng.random_range(1..=3),
+            broken_puts: *[0, 50, 200].choose(rng).expect("there are some"),
+            writes: rng.random_range(2..=12),
+            damages: *[0, 3, 10].choose(rng).expect("there are some"),
             checks_every_commit: rng.random_ratio(1, 10),
         }
     }

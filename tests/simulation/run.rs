@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use clicktide::checkpoint::store::Store;
 use clicktide::ingest::{Format, Ingest};
 use clicktide::pipeline::Ended;
 use clicktide::privacy::{HashKey, PageKey};
@@ -19,6 +20,7 @@ use super::log::{Fate, InputPartition, World};
 use super::oracle;
 use super::plan::{Fault, Plan};
 use super::records::{Records, click};
+use super::shelf::PutFate;
 
 /// Why a seed has failed.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub struct Summary {
     pub steps: u64,
     pub turns: u64,
     pub starts: u32,
+    pub restores: u32,
     pub commits: u64,
     pub results: usize,
 }
@@ -72,6 +75,7 @@ struct Run {
     stalled: Vec<bool>,
     finished: bool,
     failures_at_end: u32,
+    savepoints: u32,
     steps: String,
     summary: Summary,
 }
@@ -89,7 +93,14 @@ impl Run {
         let steps = format!("{plan:?}\n");
         Run {
             rng,
-            around: Surroundings { plan, fault, ingest, world, clock: Arc::new(AtomicI64::new(0)) },
+            around: Surroundings {
+                plan,
+                fault,
+                ingest,
+                world,
+                clock: Arc::new(AtomicI64::new(0)),
+                shelf: Arc::default(),
+            },
             records: Records::default(),
             records_left,
             current: None,
@@ -97,6 +108,7 @@ impl Run {
             stalled,
             finished: false,
             failures_at_end: 0,
+            savepoints: 0,
             steps,
             summary: Summary::default(),
         }
@@ -138,10 +150,10 @@ impl Run {
     /// One step of the schedule.
     fn step(&mut self) -> Outcome {
         self.summary.steps += 1;
-        if self.current.is_none() {
+        if self.current.is_none() && self.rng.random_ratio(1, 2) {
             return self.start();
         }
-        let Plan { paces: [time, arrivals, fetches, commits], crashes, .. } = self.around.plan;
+        let Plan { paces: [time, arrivals, fetches, commits], crashes, writes, .. } = self.around.plan;
         let rare = self.rng.random_range(0..1_000);
         if rare < crashes {
             return self.crash();
@@ -151,9 +163,12 @@ impl Run {
             910..920 => self.stall(),
             920..925 => self.grow(),
             930..940 => self.forget_old_records(),
+            940..943 => self.store_comes_and_goes(),
+            943..946 => self.ask_savepoint(),
+            rare if (950..950 + self.around.plan.damages).contains(&rare) => self.damage(),
             _ => {}
         }
-        let choice = self.rng.random_range(0..30 + time + arrivals + fetches + commits);
+        let choice = self.rng.random_range(0..30 + time + arrivals + fetches + commits + writes);
         let (time, arrivals, fetches) = (time, time + arrivals, time + arrivals + fetches);
         if choice < time {
             let Plan { windows, idle_timeout_ms, .. } = self.around.plan;
@@ -175,10 +190,88 @@ impl Run {
             self.fetch();
         } else if choice < fetches + commits {
             return self.commit();
+        } else if choice < fetches + commits + writes {
+            return self.write();
         } else {
             return self.turn();
         }
         Ok(())
+    }
+
+    /// The checkpoint writer does a few things, unless it breaks off.
+    fn write(&mut self) -> Outcome {
+        let zombie = !self.zombies.is_empty() && self.rng.random_ratio(1, 3);
+        let fate = self.put_fate();
+        let run = if zombie { self.zombies.last() } else { self.current.as_ref() };
+        let Some(run) = run else { return Ok(()) };
+        *lock(&self.around.shelf.fate) = fate;
+        let done = (0..self.rng.random_range(1..6)).take_while(|_| run.write() && !run.killed()).count();
+        let unused = lock(&self.around.shelf.fate).take().is_some();
+        let (killed, taken, number) = (run.killed(), run.taken(), run.number);
+        let fate = fate.filter(|_| !unused);
+        if done > 0 || killed {
+            self.say(format_args!("run {number}: {done} things for checkpoints, {fate:?}{taken}"));
+        }
+        if killed {
+            if zombie {
+                drop(self.zombies.pop());
+            } else {
+                return self.over();
+            }
+        }
+        Ok(())
+    }
+
+    fn put_fate(&mut self) -> Option<PutFate> {
+        if !self.rng.random_ratio(self.around.plan.broken_puts, 1_000) {
+            return None;
+        }
+        Some(match self.rng.random_range(0..4) {
+            0 | 1 => PutFate::Fails,
+            2 => PutFate::Unknown,
+            _ => PutFate::Killed { kept: self.rng.random() },
+        })
+    }
+
+    /// The store can't be reached for a while.
+    fn store_comes_and_goes(&mut self) {
+        let down = !self.around.shelf.down.fetch_xor(true, Ordering::Relaxed);
+        self.say(format_args!("the store is down: {down}"));
+    }
+
+    fn ask_savepoint(&mut self) {
+        if let Some(run) = &self.current {
+            self.savepoints += 1;
+            run.ask_savepoint(self.savepoints);
+            self.say("a savepoint is asked for");
+        }
+    }
+
+    /// An object or a manifest is lost, cut, changed or exchanged.
+    fn damage(&mut self) {
+        let objects = &self.around.shelf.objects;
+        let names: Vec<String> = objects.names().into_iter().filter(|name| !name.starts_with("generations/")).collect();
+        let Some(name) = names.choose(&mut self.rng) else { return };
+        let mut body = objects.get(name).expect("it is there");
+        let kind = self.rng.random_range(0..4);
+        match kind {
+            0 => objects.delete(name).expect("it is there"),
+            1 => {
+                body.truncate(self.rng.random_range(0..body.len()));
+                objects.overwrite(name, body);
+            }
+            2 => {
+                let at = self.rng.random_range(0..body.len());
+                body[at] ^= 1 << self.rng.random_range(0..8);
+                objects.overwrite(name, body);
+            }
+            _ => {
+                let other = names.choose(&mut self.rng).expect("there are some");
+                objects.overwrite(name, objects.get(other).expect("it is there"));
+            }
+        }
+        let name = name.clone();
+        self.say(format_args!("{name} is damaged, {kind}"));
     }
 
     fn pass(&mut self, by_ms: i64) {
@@ -375,10 +468,11 @@ impl Run {
         let (number, workers) = (run.number, run.workers);
         self.say(format_args!("run {number} is asked to stop"));
         for _ in 0..10_000 {
-            if self.rng.random_ratio(1, 4) {
-                self.commit()?;
-            } else {
-                self.turn()?;
+            match self.rng.random_range(0..12) {
+                0..3 => self.commit()?,
+                3..5 => self.write()?,
+                5 => self.pass(50),
+                _ => self.turn()?,
             }
             let Some(run) = &self.current else { return Ok(()) };
             if run.number != number || (0..workers).all(|worker| run.baton.give(worker, 1).is_some()) {
@@ -393,12 +487,17 @@ impl Run {
         let fate = self.fate();
         lock(&self.around.world).fate = fate;
         self.summary.starts += 1;
+        let put_fate = self.put_fate();
+        *lock(&self.around.shelf.fate) = put_fate;
         let started = Incarnation::start(self.summary.starts, workers, &self.around);
+        *lock(&self.around.shelf.fate) = None;
         let said = std::mem::take(&mut lock(&self.around.world).output.said);
         lock(&self.around.world).fate = None;
         match started {
             Ok(run) => {
-                self.say(format_args!("run {} starts with {workers} workers: {said}", run.number));
+                self.summary.restores += u32::from(run.restored.is_some());
+                let restored = &run.restored;
+                self.say(format_args!("run {} starts with {workers} workers, {restored:?}: {said}", run.number));
                 self.current = Some(run);
             }
             Err(NotStarted::Again) => self.say(format_args!("no start, {fate:?}: {said}")),
@@ -423,6 +522,8 @@ impl Run {
     fn end(&mut self) -> Outcome {
         self.say("to the end");
         self.around.plan.broken_commits = 0;
+        self.around.plan.broken_puts = 0;
+        self.around.shelf.down.store(false, Ordering::Relaxed);
         self.zombies.clear();
         let target_ms = self.last_arrivals();
         if self.current.as_ref().is_some_and(|run| run.partitions < self.stalled.len()) {
@@ -500,13 +601,14 @@ impl Run {
                 // It is told only now that its last commit before the end broke off.
                 self.say(format_args!("the job has failed: {reason}"));
                 self.failures_at_end += 1;
-                return if self.failures_at_end > 1 { Err(format!("it fails again: {reason}")) } else { self.over() };
+                return if self.failures_at_end > 3 { Err(format!("it fails again: {reason}")) } else { self.over() };
             }
             if ended == Some(Ended::Finished) {
                 self.finished = true;
             }
         }
         run.commit();
+        while run.write() {}
         let said = std::mem::take(&mut lock(&self.around.world).output.said);
         if self.finished
             && let Some(run) = self.current.take()

@@ -32,6 +32,7 @@ impl Script {
             records_in_flight: 100,
             until_end: false,
             plain: false,
+            checkpoint_every_ms: None,
             ..Plan::draw(&mut ChaCha8Rng::seed_from_u64(0))
         };
         let world = World { input: vec![InputPartition::default(); partitions], ..World::default() };
@@ -41,6 +42,7 @@ impl Script {
             fault: Fault::None,
             world: Arc::new(Mutex::new(world)),
             clock: Arc::new(AtomicI64::new(0)),
+            shelf: Arc::default(),
         };
         let mut script = Script { around, workers, starts: 0, run: None };
         script.restart();
