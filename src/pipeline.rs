@@ -169,6 +169,13 @@ pub struct Checkpoints {
     pub outcomes: Mutex<Option<mpsc::Receiver<Outcome>>>,
 }
 
+impl Checkpoints {
+    /// What leads to the process's writer.
+    fn writer(&self) -> mpsc::Sender<Command> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Commits to `sink` on a thread of its own, seen by `observer`: what [`Job::committer`] is in process 0.
 pub fn committer(
     sink: Box<dyn CommitEpoch>,
@@ -331,7 +338,6 @@ impl WorkerCheckpoints {
         capture: Rc<RefCell<CaptureShared>>,
         capture_activator: Activator,
     ) -> Self {
-        let unpoisoned = PoisonError::into_inner;
         let coordinator = || {
             let Checkpoints { settings, committed, requests, .. } = checkpoints;
             Coordinator::new(settings.clone(), &job.start, Arc::clone(committed), requests.clone(), (job.now_ms)())
@@ -340,8 +346,8 @@ impl WorkerCheckpoints {
         WorkerCheckpoints {
             capture,
             capture_activator,
-            writer: checkpoints.commands.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            outcomes: first.then(|| checkpoints.outcomes.lock().unwrap_or_else(unpoisoned).take()).flatten(),
+            writer: checkpoints.writer(),
+            outcomes: first.then(|| checkpoints.outcomes.lock().ok()?.take()).flatten(),
             coordinator: (index == 0).then(coordinator),
             process: checkpoints.process,
             told_committed: None,
@@ -439,8 +445,7 @@ impl WorkerLoop {
         let capture_shared = Rc::new(RefCell::new(CaptureShared::default()));
         let restore_error = Rc::new(RefCell::new(None));
         let checkpoints = job.checkpoints.as_ref();
-        let writer = checkpoints.map(|checkpoints| checkpoints.commands.lock().unwrap_or_else(PoisonError::into_inner));
-        let writer = writer.as_deref().cloned();
+        let writer = checkpoints.map(Checkpoints::writer);
         worker.dataflow::<Tick, _, _>(|scope| {
             let SourceStreams { mut activities, mut names, notes } = source(
                 scope,

@@ -136,6 +136,8 @@ impl Job {
         let progress = Progress {
             job: "j".to_owned(),
             generation: 1,
+            began_after: None,
+            topic_id: None,
             committed_through: Some(through_ms),
             state: JobState::Running,
             configuration: "{}".to_owned(),

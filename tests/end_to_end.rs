@@ -18,7 +18,8 @@ use clicktide_dataflows::time::{Judgement, PartitionClock};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use support::job::{BOUND_MS, DEADLINE, Job, SIZE_MS, body, event, now_ms, stop};
+use support::chance::Chance;
+use support::job::{BOUND_MS, DEADLINE, Job, SIZE_MS, all_closed_ms, body, event, now_ms, stop};
 use support::topics::{Plain, Transactions};
 use support::{Process, brokers, python};
 
@@ -27,23 +28,11 @@ const REFUSED: i32 = 12;
 const PEER_LOST: i32 = 13;
 const DIFFERENT: i32 = 20;
 
-/// The end of a window after everything that has been produced so far has left its windows.
-fn all_closed_ms() -> i64 {
-    Job::windows().leave(now_ms()).0
-}
-
 /// Waits until the generator has ended by itself; returns how many events were acknowledged.
 fn generated(generator: &mut Process) -> i64 {
     generator.wait_for_code(0, DEADLINE);
     let summary: serde_json::Value = serde_json::from_str(&generator.stdout()).expect("the summary");
     summary["acknowledged"].as_i64().expect("a number")
-}
-
-/// The processes that `launch` has started.
-fn children(launch: &Process) -> Vec<u32> {
-    let children = format!("/proc/{0}/task/{0}/children", launch.id());
-    let children = std::fs::read_to_string(children).unwrap_or_default();
-    children.split_whitespace().map(|id| id.parse().expect("a process id")).collect()
 }
 
 #[test]
@@ -135,13 +124,13 @@ fn killed_at_any_moment() {
     // The supervisor starts the job again by itself.
     let mut launch = job.launch(2, 1);
     job.until_more(1, std::slice::from_mut(&mut launch));
-    let killed = children(&launch);
+    let killed = launch.children();
     assert_eq!(killed.len(), 2);
     let status = Command::new("kill").args(["-s", "KILL", &killed[0].to_string()]).status().expect("kill");
     assert!(status.success());
     let acknowledged = generated(&mut generator);
     job.until_final(all_closed_ms(), std::slice::from_mut(&mut launch));
-    assert!(children(&launch).iter().all(|child| !killed.contains(child)));
+    assert!(launch.children().iter().all(|child| !killed.contains(child)));
     launch.signal("INT");
     launch.wait_for_code(0, DEADLINE);
     let audit = job.audit_agrees();
@@ -520,26 +509,12 @@ fn strangers_harm_nobody() {
     job.audit_agrees();
 }
 
-/// Numbers that only look like chance.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: i64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as i64 % end
-    }
-
-    fn one_in(&mut self, number: i64) -> bool {
-        self.below(number) == 0
-    }
-}
-
 /// Writes to three partitions of a job until told to stop: at about eight times the speed of the clock, out of order, some of
 /// it late or bad, with partitions that go silent and wake up with what they held back, and with transactions, some of them
 /// aborted, some open for a while. Returns the last event time.
 fn write_by_chance(job: &Job, seed: u64, stop: &AtomicBool) -> i64 {
     let (plain, transactions) = (Plain::new(&job.brokers), Transactions::new(&job.brokers));
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let mut time_ms = now_ms() - 7_200_000;
     let mut number = 0;
     let mut silent_for = [0_i64; 3];
@@ -597,7 +572,7 @@ fn whatever_happens() {
     let done = AtomicBool::new(false);
     let last_ms = thread::scope(|scope| {
         let writer = scope.spawn(|| write_by_chance(&job, seed, &done));
-        let mut chance = Chance(!seed);
+        let mut chance = Chance::new(!seed);
         for _ in 0..rounds {
             let mut processes = job.run(1 + chance.below(3) as usize, 1 + chance.below(2) as usize);
             if chance.one_in(3) {

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clicktide::avro::{ProgressRecord, encode_progress_record};
@@ -78,6 +79,45 @@ fn transactions_and_their_markers() {
 }
 
 #[test]
+fn transactions_that_end_while_they_are_waited_for() {
+    let Some(brokers) = support::brokers() else { return };
+    let topic = Topic::create(&brokers, "scan", 1, &[]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let transactions = Transactions::new(&brokers);
+            for number in 0_u64.. {
+                transactions.begin();
+                topic.produce(&transactions, 0, "k", "v");
+                transactions.flush();
+                std::thread::sleep(Duration::from_millis(number % 40));
+                if number.is_multiple_of(5) {
+                    transactions.end()
+                } else {
+                    transactions.abort_open()
+                }
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        // More readers than processors, so that the client's own threads lag behind.
+        let readers: Vec<_> = (0..8)
+            .map(|_| {
+                threads.spawn(|| {
+                    for _ in 0..40 {
+                        let (ranges, records) = read(&topic, &[], End::HighWatermark { wait: WAIT }).unwrap();
+                        assert!(records.len() as i64 <= ranges[0].until);
+                    }
+                })
+            })
+            .collect();
+        readers.into_iter().for_each(|reader| reader.join().expect("a reader"));
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn errors_name_what_is_wrong() {
     let Some(brokers) = support::brokers() else { return };
     let topic = Topic::create(&brokers, "scan", 1, &[]);
@@ -114,6 +154,8 @@ fn the_latest_progress_holds() {
     let progress = |committed_through| Progress {
         job: "j".to_owned(),
         generation: 1,
+        began_after: None,
+        topic_id: None,
         committed_through: Some(committed_through),
         state: JobState::Running,
         configuration: "{}".to_owned(),

@@ -25,6 +25,7 @@ fn config(brokers: &str) -> Config {
         ("kafka.progress_topic", unique("progress")),
         ("http.listen", format!("127.0.0.1:{port}")),
         ("topics.events_partitions", "3".to_owned()),
+        ("checkpoints.store", "off".to_owned()),
     ]
     .map(|(key, value)| Override::new("--test", key, value));
     Config::load_from(None, &Environment::new(), &overrides).expect("a configuration")

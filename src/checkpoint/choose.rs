@@ -128,7 +128,10 @@ pub fn newest(
 /// # Errors
 /// When it can't be read, or is not as it was written: a clear line.
 pub fn read_manifest(store: &dyn Store, name: &str) -> Result<Manifest, String> {
-    let bytes = store.get(name).map_err(|error| error.to_string())?;
+    let bytes = store.get(name).map_err(|error| match error {
+        StoreError::Missing(_) => "it is not there".to_owned(),
+        error => error.to_string(),
+    })?;
     let manifest = Manifest::decode(&bytes).map_err(|error| error.to_string())?;
     match names::checkpoint_of(name) {
         Some((through, generation)) if (through, generation) != (manifest.through, manifest.generation) => Err(

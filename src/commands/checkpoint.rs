@@ -66,7 +66,7 @@ pub fn checkpoint(command: Checkpoint, config: &Config) -> Result<(), Failure> {
 }
 
 fn failed(error: StoreError) -> Failure {
-    Failure::new(Exit::Failure, error)
+    Failure::new(Exit::Checkpoints, error)
 }
 
 /// The store, which has to be there already: a command that looks makes no directories.

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::properties::Properties;
@@ -98,7 +99,7 @@ impl Connection {
         self.check_tls()?;
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
-        // A broker that comes back is found again within seconds.
+        // A broker that is back is found again soon. The default of 10 s is most of what a transaction may take.
         config.set("reconnect.backoff.max.ms", "1000");
         self.properties.iter().for_each(|(property, value)| _ = config.set(property, value));
         config.set("bootstrap.servers", &self.brokers);
@@ -218,6 +219,35 @@ impl ClientContext for Witness {
 }
 
 impl ConsumerContext for Witness {}
+
+/// The low and the high watermark of a partition. A broker that has just been started may not lead its partitions yet, so
+/// that answer is not taken for one until `timeout`.
+///
+/// # Errors
+/// When no broker answers in time, or the partition is not there.
+pub(in crate::kafka) fn fetch_watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    timeout: Duration,
+) -> Result<(i64, i64), KafkaError> {
+    use RDKafkaErrorCode as Code;
+    let deadline = Instant::now() + timeout;
+    loop {
+        let answer = consumer.fetch_watermarks(topic, partition, timeout);
+        match answer.as_ref().err().and_then(KafkaError::rdkafka_error_code) {
+            Some(
+                Code::NotLeaderForPartition
+                | Code::LeaderNotAvailable
+                | Code::ReplicaNotAvailable
+                | Code::FencedLeaderEpoch
+                | Code::UnknownLeaderEpoch
+                | Code::OffsetNotAvailable,
+            ) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            _ => return answer,
+        }
+    }
+}
 
 /// What librdkafka has to say goes to the program's log.
 #[derive(Clone, Copy, Debug, Default)]

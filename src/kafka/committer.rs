@@ -12,6 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Connection, LogContext};
 use super::describe;
+use super::progress::read_generation;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::progress::{JobState, Progress};
@@ -36,9 +37,12 @@ pub struct JobTopics {
 /// the job's name, so that whoever starts the job next fences this producer (KIP-98).
 pub struct KafkaCommitter {
     producer: BaseProducer<DeliveryErrors>,
+    connection: Connection,
     topics: JobTopics,
     timeout: Duration,
     progress: Progress,
+    /// The latest run that is known to have begun: this one, or before that the one it follows.
+    begun_generation: i64,
     /// Commits the read positions for a group of the job's name: nothing reads them but tools that show lag.
     group: Option<BaseConsumer<LogContext>>,
     payload: Vec<u8>,
@@ -62,6 +66,10 @@ impl ProducerContext for DeliveryErrors {
 
 /// The largest dead letter: what fits into a message of the size that brokers and clients allow by default, with headers.
 const DEAD_LETTER_BYTES_MAX: usize = 900_000;
+/// How long a run takes at most, as a rule, from fencing off the others to its first commit.
+const ANOTHER_BEGINS: Duration = Duration::from_secs(5);
+/// How long to wait for the brokers' word on whether it has.
+const ANSWER: Duration = Duration::from_secs(3);
 /// How long one call waits inside librdkafka.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -103,6 +111,7 @@ impl KafkaCommitter {
             .ok();
         let committer = KafkaCommitter {
             producer,
+            connection: connection.clone(),
             topics,
             timeout,
             progress: Progress {
@@ -115,6 +124,7 @@ impl KafkaCommitter {
                 topic_id: None,
                 input: Vec::new(),
             },
+            begun_generation: 0,
             group,
             payload: Vec::new(),
         };
@@ -132,6 +142,7 @@ impl KafkaCommitter {
         advances: &[ProgressRecord],
         outdated: &[String],
     ) -> Result<(), CommitError> {
+        self.begun_generation = progress.generation - 1;
         self.progress = progress;
         self.transaction(|committer| {
             for key in outdated {
@@ -141,15 +152,49 @@ impl KafkaCommitter {
                 committer.send_progress(advance)?;
             }
             committer.send_progress(&ProgressRecord::Progress(committer.progress.clone()))
-        })
+        })?;
+        self.begun_generation = self.progress.generation;
+        Ok(())
     }
 
     fn transaction(&mut self, send: impl FnOnce(&Self) -> Result<(), CommitError>) -> Result<(), CommitError> {
-        // A producer that was fenced purges its messages, so that whichever call comes first fails for another reason.
-        self.attempt(send).map_err(|error| match self.producer.client().fatal_error() {
-            Some((code, text)) if is_fenced(code) => CommitError::Fenced(text),
-            _ => error,
+        let error = match (self.attempt(send), self.producer.client().fatal_error()) {
+            (Ok(()), _) => return Ok(()),
+            // A producer that was fenced purges its messages, so that whichever call comes first fails for another reason.
+            (Err(_), Some((code, text))) if is_fenced(code) => CommitError::Fenced(text),
+            (Err(error), _) => error,
+        };
+        let fenced = matches!(error, CommitError::Fenced(_));
+        let another = self.another_has_begun(if fenced { ANOTHER_BEGINS } else { Duration::ZERO });
+        Err(match error {
+            CommitError::Fenced(text) if !another => CommitError::Unknown(format!(
+                "the brokers gave up on this producer, and no other run has begun: {text}"
+            )),
+            CommitError::Failed(text) | CommitError::Unknown(text) if another => CommitError::Fenced(text),
+            error => error,
         })
+    }
+
+    /// Whether a run has begun after this one, or does so within `patience`: asked when a transaction has failed.
+    ///
+    /// The brokers treat a producer whose transaction has timed out like one that was fenced by another, as after a pause of
+    /// the machine in the middle of a transaction, and a run that fences may end before it begins. Then there is nobody to
+    /// leave the job to. And a run that was itself paused for so long that it has lost its patience, whatever it has not
+    /// been told yet, must not be started again to fence the one that took over.
+    fn another_has_begun(&self, patience: Duration) -> bool {
+        let Connection { brokers, properties } = &self.connection;
+        let deadline = Instant::now() + patience;
+        loop {
+            match read_generation(brokers, &properties.to_map(), &self.topics.progress, ANSWER) {
+                Ok(generation) if generation > self.begun_generation => return true,
+                Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+                Ok(_) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "can't learn whether another run has begun");
+                    return false;
+                }
+            }
+        }
     }
 
     fn attempt(&self, send: impl FnOnce(&Self) -> Result<(), CommitError>) -> Result<(), CommitError> {
@@ -254,12 +299,11 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
 /// What an error means for the transaction.
 fn classify(error: &KafkaError, call: &str) -> CommitError {
     let text = format!("{call}: {}", describe(error));
-    let code = error.rdkafka_error_code();
-    match error {
-        _ if code.is_some_and(is_fenced) => CommitError::Fenced(text),
-        // Broken off by the client or the broker: it can't become visible any more.
-        KafkaError::Transaction(error) if error.txn_requires_abort() => CommitError::Failed(text),
-        KafkaError::Transaction(_) if call == "commit_transaction" => CommitError::Unknown(text),
+    match error.rdkafka_error_code() {
+        Some(code) if is_fenced(code) => CommitError::Fenced(text),
+        // Also when the client says that the transaction has to be aborted: it may have given up on a request to commit it
+        // that the broker had already carried out.
+        _ if call == "commit_transaction" => CommitError::Unknown(text),
         _ => CommitError::Failed(text),
     }
 }

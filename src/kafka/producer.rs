@@ -95,7 +95,7 @@ pub struct EventProducer<E = fn(&ClickEvent, &mut Vec<u8>)> {
 }
 
 /// Set where the configuration does not say otherwise.
-const DEFAULTS: [(&str, &str); 5] = [
+const DEFAULTS: [(&str, &str); 6] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
     // Java's default for keys, so that others can join with the topic; librdkafka's own default is another hash.
@@ -103,6 +103,8 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("compression.codec", "snappy"),
     // Long enough to batch some thousand events a second, short enough for the 10 ms an acknowledgement may take.
     ("linger.ms", "2"),
+    // A broker that is back is found again soon; the default is 10 s.
+    ("reconnect.backoff.max.ms", "1000"),
 ];
 
 /// How often librdkafka says how it is.

@@ -45,7 +45,7 @@ pub fn read_progress(
     properties: &BTreeMap<String, String>,
     topic: &str,
 ) -> Result<CommittedProgress, ReadProgressError> {
-    read(brokers, properties, topic, End::HighWatermark { wait: WAIT })
+    read(brokers, properties, topic, End::HighWatermark { wait: WAIT }, TIMEOUT)
 }
 
 /// As [`read_progress`], but waits for no open transaction: what is known may be older.
@@ -57,7 +57,21 @@ pub fn read_progress_so_far(
     properties: &BTreeMap<String, String>,
     topic: &str,
 ) -> Result<CommittedProgress, ReadProgressError> {
-    read(brokers, properties, topic, End::LastStable)
+    read(brokers, properties, topic, End::LastStable, TIMEOUT)
+}
+
+/// The latest run that is known to have begun, 0 if there was none; gives up when no broker answers for `timeout`.
+///
+/// # Errors
+/// As [`read_progress_so_far`].
+pub(in crate::kafka) fn read_generation(
+    brokers: &str,
+    properties: &BTreeMap<String, String>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<i64, ReadProgressError> {
+    let committed = read(brokers, properties, topic, End::LastStable, timeout)?;
+    Ok(committed.progress.map_or(0, |progress| progress.generation))
 }
 
 fn read(
@@ -65,6 +79,7 @@ fn read(
     properties: &BTreeMap<String, String>,
     topic: &str,
     end: End,
+    timeout: Duration,
 ) -> Result<CommittedProgress, ReadProgressError> {
     let mut latest: HashMap<Vec<u8>, ProgressRecord> = HashMap::new();
     let mut undecodable = None;
@@ -81,7 +96,7 @@ fn read(
         }
         ControlFlow::Continue(())
     };
-    let settings = Scan { brokers, properties, topic, end, timeout: TIMEOUT };
+    let settings = Scan { brokers, properties, topic, end, timeout };
     scan::scan(&settings, &BTreeMap::new(), &mut each, &mut |_, _| {})?;
     if let Some(undecodable) = undecodable {
         return Err(undecodable);

@@ -27,7 +27,7 @@ pub use error::ScanError;
 use error::no_answer;
 pub use partition::PartitionScan;
 
-use super::client::LogContext;
+use super::client::{LogContext, fetch_watermarks};
 
 /// What to read, and where it is.
 #[derive(Clone, Copy)]
@@ -151,7 +151,7 @@ pub fn ranges(scan: &Scan<'_>, from: &BTreeMap<i32, i64>) -> Result<Vec<ScanRang
     }
     let range = |partition: i32| {
         let (first, until) =
-            client.fetch_watermarks(scan.topic, partition, scan.timeout).map_err(|error| scan.no_answer(error))?;
+            fetch_watermarks(&client, scan.topic, partition, scan.timeout).map_err(|error| scan.no_answer(error))?;
         let from = from.get(&partition).copied().unwrap_or(first);
         if !(first..=until).contains(&from) {
             let topic = scan.topic.into();

@@ -8,7 +8,7 @@ use clicktide_dataflows::time::{Tick, Windows};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Connection, LogContext};
+use super::client::{Connection, LogContext, fetch_watermarks};
 use super::committer::{JobTopics, KafkaCommitter};
 use super::describe;
 use super::probe::reach;
@@ -260,7 +260,7 @@ impl Log {
             return Err(StartError::Kafka(reason));
         }
         let bounds = |partition| {
-            let (low, high) = consumer.fetch_watermarks(&topic, partition, TIMEOUT).map_err(kafka)?;
+            let (low, high) = fetch_watermarks(&consumer, &topic, partition, TIMEOUT).map_err(kafka)?;
             Ok(Bounds { low, high })
         };
         let bounds = (0..partitions as i32).map(bounds).collect::<Result<Vec<_>, StartError>>()?;

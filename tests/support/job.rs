@@ -1,14 +1,14 @@
 //! A job on a real Kafka, with topics and a name of its own, run by the program itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clicktide::avro::encode_event;
 use clicktide::event::ClickEvent;
-use clicktide::kafka::progress::read_progress;
+use clicktide::kafka::progress::{read_progress, read_progress_so_far};
 use clicktide::progress::{CommittedProgress, Progress};
 use clicktide_dataflows::event::EventType;
 use clicktide_dataflows::time::Windows;
@@ -28,7 +28,10 @@ pub const IDLE_TIMEOUT: &str = "1500ms";
 
 /// A job with windows of 5 s every second.
 pub struct Job {
+    /// Where the generator, the audit and the test find the brokers.
     pub brokers: String,
+    /// Where the job's own processes find them.
+    pub job_brokers: String,
     pub name: String,
     pub events: Topic,
     pub results: Topic,
@@ -38,6 +41,9 @@ pub struct Job {
     pub flags: Vec<String>,
     dir: TempDir,
     ports: Vec<u16>,
+    hosts: PathBuf,
+    /// Tells the output of processes in one place from that of those in another.
+    place: String,
 }
 
 impl Job {
@@ -45,20 +51,31 @@ impl Job {
     pub fn new(brokers: &str, partitions: i32) -> Job {
         // In this one place, to be swapped for the program's own way to make topics.
         let topic = |prefix: &str, partitions, config: &[_]| Topic::create(brokers, prefix, partitions, config);
-        let (dir, ports) = (tempfile::tempdir().expect("a folder"), free_ports(3));
-        let hosts: String = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
-        std::fs::write(dir.path().join("hosts.txt"), hosts).expect("the hosts file");
-        Job {
+        let mut job = Job {
             brokers: brokers.to_owned(),
+            job_brokers: brokers.to_owned(),
             name: super::unique("job"),
             events: topic("events", partitions, &[]),
             results: topic("results", 3, &[]),
             dead_letters: topic("dead-letters", 1, &[]),
             progress: topic("progress", 1, &[("cleanup.policy", "compact")]),
             flags: Vec::new(),
-            dir,
-            ports,
-        }
+            dir: tempfile::tempdir().expect("a folder"),
+            ports: Vec::new(),
+            hosts: PathBuf::new(),
+            place: String::new(),
+        };
+        job.move_to("");
+        job
+    }
+
+    /// What is started from now on uses other addresses than before, and has output of its own.
+    pub fn move_to(&mut self, place: &str) {
+        self.ports = free_ports(3);
+        let hosts: String = self.ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
+        self.hosts = self.dir().join(format!("{place}hosts.txt"));
+        std::fs::write(&self.hosts, hosts).expect("the hosts file");
+        place.clone_into(&mut self.place);
     }
 
     pub fn dir(&self) -> &Path {
@@ -74,10 +91,10 @@ impl Job {
         Windows::new(SIZE_MS, SLIDE_MS, 0).expect("windows")
     }
 
-    fn topic_flags(&self) -> Vec<String> {
+    fn topic_flags(&self, brokers: &str) -> Vec<String> {
         let set = |key: &str, topic: &Topic| format!("--set=kafka.{key}_topic={}", topic.name);
         vec![
-            format!("--brokers={}", self.brokers),
+            format!("--brokers={brokers}"),
             set("events", &self.events),
             set("results", &self.results),
             set("dead_letters", &self.dead_letters),
@@ -86,8 +103,8 @@ impl Job {
     }
 
     /// The flags that `run`, `launch` and `audit` share.
-    pub fn job_flags(&self) -> Vec<String> {
-        let mut flags = self.topic_flags();
+    pub fn job_flags(&self, brokers: &str) -> Vec<String> {
+        let mut flags = self.topic_flags(brokers);
         flags.extend([
             format!("--name={}", self.name),
             format!("--size={SIZE_MS}ms"),
@@ -95,6 +112,9 @@ impl Job {
             format!("--bound={BOUND_MS}ms"),
             format!("--set=windows.idle_timeout={IDLE_TIMEOUT}"),
             "--set=http.listen=off".to_owned(),
+            // Much more often than anybody would, so that there is one under way whenever anything happens.
+            format!("--set=checkpoints.store={}", self.dir().join("checkpoints").display()),
+            "--set=checkpoints.interval=1s".to_owned(),
         ]);
         flags.extend(self.flags.iter().cloned());
         flags
@@ -102,13 +122,13 @@ impl Job {
 
     /// One process of the job, which waits for the others.
     pub fn process(&self, processes: usize, process: usize, workers: usize, flags: &[&str]) -> Process {
-        let mut args = vec!["run".to_owned(), "-h".to_owned(), self.dir().join("hosts.txt").display().to_string()];
+        let mut args = vec!["run".to_owned(), "-h".to_owned(), self.hosts.display().to_string()];
         for (flag, number) in [("-n", processes), ("-p", process), ("-w", workers)] {
             args.extend([flag.to_owned(), number.to_string()]);
         }
-        args.extend(self.job_flags());
+        args.extend(self.job_flags(&self.job_brokers));
         args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        Process::start(&format!("process-{process}"), self.dir(), args)
+        Process::start(&format!("{}process-{process}", self.place), self.dir(), args)
     }
 
     /// All processes of the job.
@@ -120,8 +140,8 @@ impl Job {
     pub fn launch(&self, processes: usize, workers: usize) -> Process {
         let mut args = vec!["launch".to_owned(), "--http=off".to_owned()];
         args.extend([format!("-n={processes}"), format!("-w={workers}")]);
-        args.extend(self.job_flags());
-        Process::start("launch", self.dir(), args)
+        args.extend(self.job_flags(&self.job_brokers));
+        Process::start(&format!("{}launch", self.place), self.dir(), args)
     }
 
     /// The generator; without a duration it goes on until it is dropped.
@@ -129,7 +149,7 @@ impl Job {
         let mut args = vec!["generate".to_owned(), format!("--rate={rate}"), "--json".to_owned()];
         args.extend(duration.map(|duration| format!("--duration={duration}")));
         args.extend(["--users=200", "--pages=20", "--set=generator.http_listen=off"].map(str::to_owned));
-        args.extend(self.topic_flags());
+        args.extend(self.topic_flags(&self.brokers));
         Process::start("generator", self.dir(), args)
     }
 
@@ -137,6 +157,12 @@ impl Job {
     pub fn committed(&self) -> CommittedProgress {
         let committed = read_progress(&self.brokers, &BTreeMap::new(), &self.progress.name);
         committed.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// How far it is known to have come, without waiting for a transaction that is open.
+    pub fn committed_so_far(&self) -> Option<Progress> {
+        let committed = read_progress_so_far(&self.brokers, &BTreeMap::new(), &self.progress.name);
+        committed.unwrap_or_else(|error| panic!("{error}")).progress
     }
 
     /// Waits until what is committed is as it should be, while all processes run.
@@ -186,7 +212,7 @@ impl Job {
     /// What the audit finds.
     pub fn audit(&self) -> Audit {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clicktide"));
-        command.arg("audit").arg("--json").args(self.job_flags());
+        command.arg("audit").arg("--json").args(self.job_flags(&self.brokers));
         let output = command.output().expect("the audit runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -223,6 +249,11 @@ impl Audit {
 pub fn stop(processes: &mut [Process], signal: &str) {
     processes.iter_mut().for_each(|process| process.signal(signal));
     processes.iter_mut().for_each(|process| process.wait_for_code(0, DEADLINE));
+}
+
+/// The end of a window after everything that has been produced so far has left its windows.
+pub fn all_closed_ms() -> i64 {
+    Job::windows().leave(now_ms()).0
 }
 
 /// The wall clock, ms.

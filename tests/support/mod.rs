@@ -3,7 +3,9 @@
 // Each test file is a program of its own, and none of them uses all of this.
 #![allow(dead_code)]
 
+pub mod chance;
 pub mod job;
+pub mod proxy;
 pub mod topics;
 
 use std::ffi::OsStr;
@@ -125,8 +127,14 @@ impl Process {
     /// Sends a signal by its name, as in `INT`, `TERM`, `STOP`, `CONT`.
     pub fn signal(&mut self, signal: &str) {
         assert!(self.exited().is_none(), "{}: SIG{signal} comes too late, it has ended: {:?}", self.name, self.status);
-        let status = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status().expect("kill");
-        assert!(status.success(), "{}: kill -s {signal}: {status}", self.name);
+        assert!(send_signal(self.id(), signal), "{}: kill -s {signal}", self.name);
+    }
+
+    /// The processes that it has started and that have not ended.
+    pub fn children(&self) -> Vec<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.id());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        children.split_whitespace().map(|id| id.parse().expect("a process id")).collect()
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -165,6 +173,12 @@ impl Process {
             value
         })
     }
+}
+
+/// Sends a signal by its name; returns whether the process was there to get it.
+pub fn send_signal(process: u32, signal: &str) -> bool {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", signal, &process.to_string()]).stderr(Stdio::null()).status().expect("kill").success()
 }
 
 impl Drop for Process {
@@ -217,6 +231,12 @@ impl Broker {
     /// SIGKILL. The data stays.
     pub fn kill(&self) {
         scripts_kafka("kill", &self.dir, &[]);
+    }
+
+    /// Sends a signal by its name, at once.
+    pub fn signal(&self, signal: &str) {
+        let id = fs::read_to_string(self.dir.join("pid")).expect("the broker runs");
+        assert!(send_signal(id.trim().parse().expect("a process id"), signal), "the broker is gone");
     }
 
     /// Shuts it down in good order. The data stays.

@@ -90,9 +90,14 @@ pub struct Transactions(ThreadedProducer<DefaultProducerContext>);
 
 impl Transactions {
     pub fn new(brokers: &str) -> Transactions {
+        Transactions::of(brokers, &super::unique("transactions"))
+    }
+
+    /// With this transactional id, which it takes from whoever had it before.
+    pub fn of(brokers: &str, transactional_id: &str) -> Transactions {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", brokers)
-            .set("transactional.id", super::unique("transactions"))
+            .set("transactional.id", transactional_id)
             .create()
             .expect("a producer");
         producer.init_transactions(TIMEOUT).expect("transactions are possible");

@@ -36,8 +36,8 @@ pub(in crate::checkpoint) fn manifest(through: i64, generation: i64, objects: Ve
     Manifest {
         job: "job".into(),
         generation,
-        topic_id: None,
         configuration: CONFIGURATION.into(),
+        topic_id: None,
         through: Tick(through),
         input: vec![],
         resume: vec![],

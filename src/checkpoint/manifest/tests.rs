@@ -12,8 +12,8 @@ fn example() -> Manifest {
     Manifest {
         job: "clicktide".into(),
         generation: 7,
-        topic_id: None,
         configuration: r#"{"windows":{"size":"5m","slide":"10s"}}"#.into(),
+        topic_id: Some("0q8ZSLmXR6Cw9mO9ZbhAIA".into()),
         through: Tick(1_795_737_610_000),
         input: vec![PartitionCut {
             position: 300,

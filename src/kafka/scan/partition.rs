@@ -115,9 +115,13 @@ impl PartitionScan {
             match error {
                 Some(KafkaError::PartitionEOF(_)) => self.no_more_to_fetch(),
                 Some(error) => self.complain(error)?,
+                // What is read anew ends with its own word only: see `assign`.
+                None if self.reached == Reached::Ending => {}
                 None => self.follow_position(),
             }
-            if let Reached::Stable(since) = self.reached {
+            if let Reached::Stable(since) = self.reached
+                && self.position < self.range.until
+            {
                 self.await_stable_end(since)?;
             }
             if self.answered.elapsed() > self.timeout {
@@ -129,6 +133,10 @@ impl PartitionScan {
     }
 
     /// Reading goes on at the position; what was fetched before is dropped.
+    ///
+    /// A consumer that is closed while this is on its way brings the process down: librdkafka then stops the partition a
+    /// second time before the first stop is done (the assertion in its `rd_kafka_assignment_partition_stopped`). A record or
+    /// the end of the partition, read after this, shows that it is through.
     fn assign(&mut self) -> Result<(), ScanError> {
         let mut assignment = TopicPartitionList::new();
         let added = assignment.add_partition_offset(&self.topic, self.range.partition, Offset::Offset(self.position));
