@@ -328,6 +328,8 @@ struct WorkerCheckpoints {
     told_committed: Option<Tick>,
     /// Since when an orderly stop waits for the last checkpoint.
     last_ms: Option<i64>,
+    /// Whether that one has been begun.
+    last_begun: bool,
 }
 
 impl WorkerCheckpoints {
@@ -352,6 +354,7 @@ impl WorkerCheckpoints {
             process: checkpoints.process,
             told_committed: None,
             last_ms: None,
+            last_begun: false,
         }
     }
 
@@ -408,16 +411,15 @@ impl WorkerCheckpoints {
     /// time it may have to be begun.
     fn last(&mut self, now_ms: i64) -> (bool, Option<Gossip>) {
         let Some(coordinator) = &mut self.coordinator else { return (true, None) };
-        let begun = match self.last_ms {
-            None if coordinator.busy() => return (false, None),
-            None => {
-                self.last_ms = Some(now_ms);
-                coordinator.begin(now_ms, true)
-            }
-            Some(_) => None,
+        // Also where one is under way: before a run has read again what it has to, none can be finished.
+        let since_ms = *self.last_ms.get_or_insert(now_ms);
+        let begun = if self.last_begun || coordinator.busy() {
+            None
+        } else {
+            self.last_begun = true;
+            coordinator.begin(now_ms, true)
         };
-        let waited_ms = now_ms - self.last_ms.unwrap_or(now_ms);
-        let done = !coordinator.busy() || waited_ms >= LAST_CHECKPOINT_WAIT_MS;
+        let done = (self.last_begun && !coordinator.busy()) || now_ms - since_ms >= LAST_CHECKPOINT_WAIT_MS;
         (done, begun.map(|(number, through)| Gossip::Checkpoint { number, through }))
     }
 }
