@@ -38,6 +38,7 @@ fn put(store: &dyn Store, name: &str, through: i64, generation: i64, configurati
         checksum: checksum(&body),
         events: 2,
         needed_until: activity.leave,
+        counts_through: Tick::NEVER,
     };
     store.put_new(&object.name, body).unwrap();
     let manifest = Manifest {

@@ -180,7 +180,7 @@ impl Coordinator {
         let restored = start.restore.as_ref().filter(own);
         Coordinator {
             generation: start.generation,
-            objects: restored.map_or_else(Vec::new, |restore| restore.objects.clone()),
+            objects: restored.map_or_else(Vec::new, Restore::objects_to_keep),
             last_through: restored.map(|restore| restore.through),
             settings,
             committed,

@@ -69,6 +69,8 @@ pub struct ObjectRef {
     pub events: u64,
     /// The first window end by which all of them have left: no later checkpoint needs it.
     pub needed_until: Tick,
+    /// Events in it that entered later don't count: a later run went on from a checkpoint before them, and has read them again.
+    pub counts_through: Tick,
 }
 
 /// What a checkpoint consists of: everything that a run needs to go on from it.
@@ -91,7 +93,7 @@ pub struct Manifest {
     pub resume: Vec<ResumePoint>,
     /// The floors set by idleness at or after each partition's `replay_from`.
     pub idle_advances: Vec<IdleAdvance>,
-    /// The pane objects. They may also hold events that entered later, or have left: those don't count.
+    /// The pane objects. They may also hold events that entered after `through`, or have left by then: those don't count.
     pub objects: Vec<ObjectRef>,
 }
 

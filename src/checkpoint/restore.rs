@@ -43,6 +43,15 @@ impl Restore {
         self.resume.iter().rfind(|point| point.partition == partition && point.after <= self.through).copied()
     }
 
+    /// The objects, for a later checkpoint to refer to: what they hold beyond this one is read, and written, again.
+    pub fn objects_to_keep(&self) -> Vec<ObjectRef> {
+        let kept = |object: &ObjectRef| {
+            let counts_through = object.counts_through.min(self.through);
+            ObjectRef { counts_through, ..object.clone() }
+        };
+        self.objects.iter().map(kept).collect()
+    }
+
     /// How many events the objects hold, those that no longer count included.
     pub fn events(&self) -> u64 {
         self.objects.iter().map(|object| object.events).sum()
@@ -79,8 +88,9 @@ pub fn restore<'scope>(
             activator.activate();
             match read_object(&**store, &object) {
                 Ok(mut read) => {
+                    let entered_through = through.min(object.counts_through);
                     read.activities.retain_mut(|activity| {
-                        let counts = activity.enter <= through && through < activity.leave;
+                        let counts = activity.enter <= entered_through && through < activity.leave;
                         activity.enter = through;
                         counts
                     });

@@ -231,6 +231,7 @@ impl Writer {
             checksum: checksum(&body),
             events: activities.len() as u64,
             needed_until,
+            counts_through: Tick::NEVER,
         };
         // A name is used once, also when it is unknown what has become of it.
         self.objects += 1;

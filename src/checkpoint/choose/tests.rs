@@ -27,6 +27,7 @@ pub(in crate::checkpoint) fn put_pane(store: &dyn Store, name: &str, events: usi
         checksum: checksum(&bytes),
         events: events as u64,
         needed_until: Tick(310_000),
+        counts_through: Tick::NEVER,
     };
     store.put_new(name, bytes).unwrap();
     object

@@ -29,6 +29,7 @@ fn example() -> Manifest {
             checksum: "0123456789abcdef".into(),
             events: 400,
             needed_until: Tick(1_795_737_910_000),
+            counts_through: Tick(1_795_737_610_000),
         }],
     }
 }
