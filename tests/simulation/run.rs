@@ -256,11 +256,11 @@ impl Run {
         let kind = self.rng.random_range(0..4);
         match kind {
             0 => objects.delete(name).expect("it is there"),
-            1 => {
+            1 if !body.is_empty() => {
                 body.truncate(self.rng.random_range(0..body.len()));
                 objects.overwrite(name, body);
             }
-            2 => {
+            2 if !body.is_empty() => {
                 let at = self.rng.random_range(0..body.len());
                 body[at] ^= 1 << self.rng.random_range(0..8);
                 objects.overwrite(name, body);
