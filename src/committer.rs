@@ -26,7 +26,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::scheduling::SyncActivator;
 
 use crate::checkpoint::ResumePoint;
-use crate::progress::{IdleAdvance, PartitionCut};
+use crate::progress::{IdleAdvance, JobState, PartitionCut, Progress};
 use crate::source::{DeadLetter, Note};
 
 /// All that becomes final at once.
@@ -71,6 +71,20 @@ impl Epoch {
         self.cuts.extend(next.cuts);
         self.resume.extend(next.resume);
         self.idle_advances.extend(next.idle_advances);
+    }
+
+    /// Brings `progress` to where this epoch ends.
+    pub fn record_in(&self, progress: &mut Progress) {
+        progress.committed_through = self.through.map(|tick| tick.0);
+        if self.finished {
+            progress.state = JobState::Finished;
+        }
+        for cut in &self.cuts {
+            match progress.input.iter_mut().find(|known| known.partition == cut.partition) {
+                Some(known) => *known = *cut,
+                None => progress.input.push(*cut),
+            }
+        }
     }
 
     fn results(&self) -> usize {
@@ -173,10 +187,11 @@ impl Committing {
         {}
     }
 
-    /// Carries out what is waiting, without waiting for more; whether there was anything. For whoever has no thread for it.
-    pub fn run_waiting(&mut self) -> bool {
-        let command = self.commands.try_recv();
-        command.is_ok_and(|command| self.carry_out(command))
+    /// Carries out what is waiting, without waiting for more: whether more may follow, if there was anything. For whoever
+    /// has no thread for it.
+    pub fn run_waiting(&mut self) -> Option<bool> {
+        let command = self.commands.try_recv().ok()?;
+        Some(self.carry_out(command))
     }
 
     /// Carries out a command and those that wait behind it, as far as they go together; whether more may follow.

@@ -200,8 +200,13 @@ pub fn committed(observer: &Arc<dyn ObserveJob>, followed: Option<SharedCommitte
 /// Says when a worker takes its turns.
 pub trait Pace: Send + Sync {
     /// Waits until a worker of this process may take a turn, in which it may sleep for so long where there is nothing to do.
-    /// None: it ends here and now, as if the process had been killed.
+    /// None: it ends here and now, as if the process had been killed. In its first turn a worker builds its dataflows.
     fn turn(&self, worker: usize) -> Option<Duration>;
+
+    /// A worker of this process takes no more turns. Where it has finished, it still serves the others.
+    fn ended(&self, worker: usize, ended: Ended) {
+        let _ = (worker, ended);
+    }
 }
 
 /// Turn after turn, with short naps where there is nothing to do.
@@ -257,6 +262,22 @@ const LAST_CHECKPOINT_WAIT_MS: i64 = 8_000;
 const REPORT_EVERY_MS: i64 = 250;
 
 fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
+    let ended = take_turns(worker, job);
+    if ended != Ended::Finished {
+        // Not drained: a dataflow that is dropped closes no window.
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    }
+    job.pace.ended(worker.index() % job.workers, ended);
+    ended
+}
+
+fn take_turns(worker: &mut Worker, job: &Job) -> Ended {
+    let turn = |worker: &Worker| job.pace.turn(worker.index() % job.workers);
+    if turn(worker).is_none() {
+        return Ended::Killed;
+    }
     let mut stepper = match WorkerLoop::build(worker, job) {
         Ok(built) => built,
         Err(error) => {
@@ -266,21 +287,12 @@ fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
         }
     };
     let ended = loop {
-        let Some(nap) = job.pace.turn(worker.index() % job.workers) else { break Ended::Killed };
+        let Some(nap) = turn(worker) else { return Ended::Killed };
         if let Some(ended) = stepper.turn(worker, job, nap) {
             break ended;
         }
     };
-    if ended != Ended::Killed {
-        stepper.report(worker, job, true);
-    }
-    drop(stepper);
-    if ended != Ended::Finished {
-        // Not drained: a dataflow that is dropped closes no window.
-        for dataflow in worker.installed_dataflows() {
-            worker.drop_dataflow(dataflow);
-        }
-    }
+    stepper.report(worker, job, true);
     ended
 }
 
@@ -316,6 +328,8 @@ struct WorkerCheckpoints {
     told_committed: Option<Tick>,
     /// Since when an orderly stop waits for the last checkpoint.
     last_ms: Option<i64>,
+    /// Whether that one has been begun.
+    last_begun: bool,
 }
 
 impl WorkerCheckpoints {
@@ -340,6 +354,7 @@ impl WorkerCheckpoints {
             process: checkpoints.process,
             told_committed: None,
             last_ms: None,
+            last_begun: false,
         }
     }
 
@@ -396,16 +411,15 @@ impl WorkerCheckpoints {
     /// time it may have to be begun.
     fn last(&mut self, now_ms: i64) -> (bool, Option<Gossip>) {
         let Some(coordinator) = &mut self.coordinator else { return (true, None) };
-        let begun = match self.last_ms {
-            None if coordinator.busy() => return (false, None),
-            None => {
-                self.last_ms = Some(now_ms);
-                coordinator.begin(now_ms, true)
-            }
-            Some(_) => None,
+        // Also where one is under way: before a run has read again what it has to, none can be finished.
+        let since_ms = *self.last_ms.get_or_insert(now_ms);
+        let begun = if self.last_begun || coordinator.busy() {
+            None
+        } else {
+            self.last_begun = true;
+            coordinator.begin(now_ms, true)
         };
-        let waited_ms = now_ms - self.last_ms.unwrap_or(now_ms);
-        let done = !coordinator.busy() || waited_ms >= LAST_CHECKPOINT_WAIT_MS;
+        let done = (self.last_begun && !coordinator.busy()) || now_ms - since_ms >= LAST_CHECKPOINT_WAIT_MS;
         (done, begun.map(|(number, through)| Gossip::Checkpoint { number, through }))
     }
 }
