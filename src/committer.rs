@@ -128,11 +128,8 @@ pub struct CommitterShared {
 impl CommitterShared {
     /// Has what is complete committed, and nothing after it; `sealed` says when that is done.
     pub fn seal(&mut self) {
-        match self.commands.take().map(|commands| commands.send(Command::Seal)) {
-            Some(Ok(())) => {}
-            // No thread, nothing to wait for.
-            _ => self.sealed = true,
-        }
+        // No thread, nothing to wait for.
+        self.sealed |= self.commands.take().is_none_or(|commands| commands.send(Command::Seal).is_err());
     }
 }
 

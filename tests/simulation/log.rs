@@ -163,7 +163,8 @@ impl Output {
                 }
                 Message::Letter(letter) => {
                     // Before its partition's first event a letter belongs to no window, and comes with whatever is first.
-                    if !within(letter.tick.0) && !(letter.tick == Tick::MIN && before.is_none()) {
+                    let first = letter.tick == Tick::MIN && before.is_none();
+                    if !within(letter.tick.0) && !first {
                         violations.push(format!("{letter:?} is committed with {before:?} to {after_ms:?}"));
                     }
                     write!(self.said, " letter {}/{}", letter.partition, letter.offset).expect("memory suffices");
