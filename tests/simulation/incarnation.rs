@@ -11,11 +11,12 @@ use clicktide::checkpoint::coordinator::{Committed, CoordinatorSettings, Savepoi
 use clicktide::checkpoint::names;
 use clicktide::checkpoint::restore::Restore;
 use clicktide::checkpoint::store::Store;
+use clicktide::checkpoint::worker::Checkpoints;
 use clicktide::checkpoint::writer::{Writer, WriterSettings};
 use clicktide::cluster::{Cluster, ClusterError, assemble};
 use clicktide::committer::{CommitEpoch, CommitError, Committing, Epoch, StartCommitter};
 use clicktide::ingest::{Ingest, Record};
-use clicktide::pipeline::{self, Checkpoints, Ended, Job, JobError, ObserveJob, OpenPartitions, Waker};
+use clicktide::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Waker};
 use clicktide::progress::{JobStart, PartitionCut, Progress};
 use clicktide::recovery::{Asked, Recovery, objection};
 use clicktide::source::{DeadLetterPayload, LogEnd, ReadPartition, SourceError, SourcePartition, SourceSettings};
