@@ -394,6 +394,7 @@ impl WorkerLoop {
         let more = {
             let mut source = self.source.borrow_mut();
             source.now_ms = now_ms;
+            source.waiting = self.checkpoints.as_ref().is_some_and(WorkerCheckpoints::behind);
             source.more
         };
         let committed = self.committed.with_frontier(|frontier| frontier.first().copied());

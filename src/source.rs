@@ -201,6 +201,8 @@ pub struct SourceShared {
     pub now_ms: i64,
     /// Set when the job stops: nothing is read any more, and every capability is held.
     pub stopping: bool,
+    /// Set while nothing is to be read, as what has been read can't be kept fast enough.
+    pub waiting: bool,
     /// What is known of all partitions.
     pub watermarks: Watermarks,
     /// What the partitions of this worker say.
@@ -219,6 +221,7 @@ impl SourceShared {
         SourceShared {
             now_ms: 0,
             stopping: false,
+            waiting: false,
             watermarks: Watermarks::new(partitions),
             reports: Vec::new(),
             counts: SourceCounts::default(),
@@ -302,7 +305,8 @@ pub fn source<'scope>(
 
             for source in &mut readers {
                 let Some(held) = source.held.as_ref().map(|held| *held[0].time()) else { continue };
-                let paused = source.ahead_of(frontier, &settings)
+                let paused = shared.waiting
+                    || source.ahead_of(frontier, &settings)
                     || (in_flight.total > settings.records_in_flight && held > frontier);
                 if !paused {
                     match source.read(&settings, shared, &mut announced, &mut staged) {

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::mpsc::Sender;
 
 use clicktide_dataflows::event::{Activity, PageName};
 use clicktide_dataflows::time::Tick;
@@ -10,7 +9,7 @@ use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::writer::Command;
+use super::writer::{Command, ToWriter};
 
 /// What the operator shares with the loop that steps its worker.
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ pub struct CaptureShared {
 pub fn capture<'scope>(
     activities: Stream<'scope, Tick, Vec<Activity>>,
     names: Stream<'scope, Tick, Vec<PageName>>,
-    writer: Sender<Command>,
+    writer: ToWriter,
     shared: Rc<RefCell<CaptureShared>>,
     address: &mut dyn FnMut(Rc<[usize]>),
 ) {
@@ -37,15 +36,14 @@ pub fn capture<'scope>(
     let mut names = builder.new_input(names, Pipeline);
     builder.build(move |_capabilities| {
         move |frontiers| {
-            // The writer is gone only when the process ends.
-            names.for_each(|_, names| drop(writer.send(Command::Names(std::mem::take(names)))));
-            activities.for_each(|_, activities| drop(writer.send(Command::Events(std::mem::take(activities)))));
+            names.for_each(|_, names| writer.send(Command::Names(std::mem::take(names))));
+            activities.for_each(|_, activities| writer.send(Command::Events(std::mem::take(activities))));
             let mut shared = shared.borrow_mut();
             if let Some((number, through)) = shared.wanted
                 && frontiers.iter().all(|frontier| !frontier.less_equal(&through))
             {
                 shared.wanted = None;
-                writer.send(Command::Write { number }).ok();
+                writer.send(Command::Write { number });
             }
         }
     });

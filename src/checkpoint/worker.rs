@@ -11,7 +11,7 @@ use timely::scheduling::Activator;
 use super::ObjectRef;
 use super::capture::CaptureShared;
 use super::coordinator::{Coordinator, CoordinatorSettings, SavepointRequests, SharedCommitted, Taken};
-use super::writer::{Command, Outcome};
+use super::writer::{Command, Outcome, ToWriter};
 use crate::progress::JobStart;
 
 /// What the workers of a process need to take checkpoints.
@@ -25,14 +25,14 @@ pub struct Checkpoints {
     /// This process.
     pub process: usize,
     /// To the process's writer.
-    pub commands: Mutex<mpsc::Sender<Command>>,
+    pub commands: Mutex<ToWriter>,
     /// From it, taken by the process's first worker.
     pub outcomes: Mutex<Option<mpsc::Receiver<Outcome>>>,
 }
 
 impl Checkpoints {
     /// What leads to the process's writer.
-    pub fn writer(&self) -> mpsc::Sender<Command> {
+    pub fn writer(&self) -> ToWriter {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -66,7 +66,7 @@ const LAST_CHECKPOINT_WAIT_MS: i64 = 8_000;
 pub struct WorkerCheckpoints {
     capture: Rc<RefCell<CaptureShared>>,
     capture_activator: Activator,
-    writer: mpsc::Sender<Command>,
+    writer: ToWriter,
     /// In the first worker of each process.
     outcomes: Option<mpsc::Receiver<Outcome>>,
     /// In worker 0 alone.
@@ -107,9 +107,9 @@ impl WorkerCheckpoints {
         }
     }
 
-    fn send(&self, command: Command) {
-        // The writer is gone only when the process ends.
-        self.writer.send(command).ok();
+    /// Whether reading has to wait for the writer.
+    pub fn behind(&self) -> bool {
+        self.writer.behind()
     }
 
     /// Takes in what the writer tells, and through which window end all is committed. Returns what all workers have to know;
@@ -131,7 +131,7 @@ impl WorkerCheckpoints {
         }
         if self.outcomes.is_some() && self.told_committed != committed {
             self.told_committed = committed;
-            committed.into_iter().for_each(|through| self.send(Command::Committed(through)));
+            committed.into_iter().for_each(|through| self.writer.send(Command::Committed(through)));
         }
         let begun = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(now_ms, false));
         news.extend(begun.map(|(number, through)| News::Begun { number, through }));
@@ -147,7 +147,7 @@ impl WorkerCheckpoints {
             }
             (News::Written { number, process, objects, error }, Some(coordinator)) => {
                 match coordinator.written(number, process, objects, error, now_ms) {
-                    Ok(finish) => finish.into_iter().for_each(|finish| self.send(finish)),
+                    Ok(finish) => finish.into_iter().for_each(|finish| self.writer.send(finish)),
                     Err(reason) => ended(&Err(reason)),
                 }
             }

@@ -5,6 +5,7 @@
 //! checkpoint needs any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use clicktide_dataflows::event::{Activity, PageId, PageName};
@@ -84,9 +85,12 @@ const EVENTS_PER_OBJECT_MAX: usize = 1 << 20;
 pub struct Writer {
     settings: WriterSettings,
     commands: mpsc::Receiver<Command>,
+    queued: Arc<AtomicUsize>,
     outcomes: mpsc::Sender<Outcome>,
     panes: BTreeMap<(Tick, Tick), Vec<Activity>>,
     events: usize,
+    /// From how many on they are written ahead of the checkpoint.
+    events_max: usize,
     names: HashMap<PageId, PageName, FixedState>,
     committed: Tick,
     /// Of which checkpoint how many workers have handed over everything.
@@ -97,28 +101,57 @@ pub struct Writer {
     pruning: Pruning,
 }
 
+/// Leads to the writer.
+#[derive(Clone)]
+pub struct ToWriter {
+    commands: mpsc::Sender<Command>,
+    /// Events on the way.
+    queued: Arc<AtomicUsize>,
+}
+
+impl ToWriter {
+    /// Sends a command. The writer is gone only when the process ends; then it is dropped.
+    pub fn send(&self, command: Command) {
+        if let Command::Events(events) = &command {
+            self.queued.fetch_add(events.len(), Ordering::Relaxed);
+        }
+        self.commands.send(command).ok();
+    }
+
+    /// Whether the writer is so far behind, for a store that is slow, that reading has to wait for it.
+    pub fn behind(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) > EVENTS_QUEUED_MAX
+    }
+}
+
+/// Events that may wait for a writer that is busy: 64 MB.
+const EVENTS_QUEUED_MAX: usize = 1 << 20;
+
 /// The workers' ends of the channels to the writer.
-pub type WriterEnds = (mpsc::Sender<Command>, mpsc::Receiver<Outcome>);
+pub type WriterEnds = (ToWriter, mpsc::Receiver<Outcome>);
 
 impl Writer {
     /// A writer that has collected nothing, and the workers' ends of its channels.
     pub fn new(settings: WriterSettings) -> (Self, WriterEnds) {
         let (to_do, commands) = mpsc::channel();
         let (outcomes, done) = mpsc::channel();
+        let queued = Arc::new(AtomicUsize::new(0));
         let writer = Writer {
+            queued: Arc::clone(&queued),
             pruning: Pruning::new(settings.generation, settings.keep),
             settings,
             commands,
             outcomes,
             panes: BTreeMap::new(),
             events: 0,
+            events_max: EVENTS_PER_OBJECT_MAX,
             names: HashMap::default(),
             committed: Tick::MIN,
             asked: (0, 0),
             untold: Vec::new(),
             objects: 0,
         };
-        (writer, (to_do, done))
+        (writer, (ToWriter { commands: to_do, queued }, done))
     }
 
     /// Carries out commands until there will be no more: the body of the writing thread.
@@ -136,6 +169,7 @@ impl Writer {
     fn carry_out(&mut self, command: Command) {
         let outcome = match command {
             Command::Events(events) => {
+                self.queued.fetch_sub(events.len(), Ordering::Relaxed);
                 self.collect(&events);
                 return;
             }
@@ -155,6 +189,7 @@ impl Writer {
                 if self.asked.1 < self.settings.workers {
                     return;
                 }
+                self.events_max = EVENTS_PER_OBJECT_MAX;
                 let error = self.write().err().map(|error| error.to_string());
                 Outcome::Written { number, objects: std::mem::take(&mut self.untold), error }
             }
@@ -172,11 +207,13 @@ impl Writer {
             self.panes.entry((run[0].enter, run[0].leave)).or_default().extend_from_slice(run);
         }
         self.events += events.len();
-        if self.events >= EVENTS_PER_OBJECT_MAX {
+        if self.events >= self.events_max {
             self.forget();
-            if self.events >= EVENTS_PER_OBJECT_MAX
+            if self.events >= self.events_max
                 && let Err(error) = self.write()
             {
+                // Until the next checkpoint is asked for, the store is left in peace.
+                self.events_max = usize::MAX;
                 tracing::warn!(error = %error, "events that no longer fit into memory can't be written ahead of the checkpoint");
             }
         }
@@ -253,7 +290,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     use clicktide_dataflows::event::EventType;
 
@@ -310,13 +347,13 @@ mod tests {
         let (mut writer, (commands, outcomes)) = Writer::new(settings);
         let name = PageName { page: 7, page_url: "/seven".to_owned(), keep_until: Tick(100) };
         let mut write = |number, committed, events: Vec<Activity>| {
-            commands.send(Command::Names(vec![name.clone()])).unwrap();
-            commands.send(Command::Committed(Tick(committed))).unwrap();
-            commands.send(Command::Events(events)).unwrap();
-            commands.send(Command::Write { number }).unwrap();
+            commands.send(Command::Names(vec![name.clone()]));
+            commands.send(Command::Committed(Tick(committed)));
+            commands.send(Command::Events(events));
+            commands.send(Command::Write { number });
             while writer.run_waiting() {}
             assert!(outcomes.try_recv().is_err(), "one of two workers has handed over everything");
-            commands.send(Command::Write { number }).unwrap();
+            commands.send(Command::Write { number });
             while writer.run_waiting() {}
             let Ok(Outcome::Written { number: of, objects, error }) = outcomes.try_recv() else { panic!("no outcome") };
             assert_eq!(of, number);
