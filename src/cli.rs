@@ -161,13 +161,17 @@ enum Command {
     /// The checkpoints of a job, and its savepoints.
     Checkpoint {
         /// The job's name, in place of job.name.
-        #[arg(long, global = true, value_name = "NAME")]
+        #[arg(long = "name", alias = "job", global = true, value_name = "NAME")]
         job: Option<String>,
         #[command(subcommand)]
         command: CheckpointCommand,
     },
     /// What is wrong, before a job is started: configuration, brokers, topics, transactions, checkpoint store.
-    Check,
+    Check {
+        /// The job's name, in place of job.name.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
     /// Recompute from the input topic, and compare with the results topic: missing, twice, different.
     Audit {
         #[command(flatten)]
@@ -371,9 +375,12 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("--key", "generator.key", key.as_ref())
                 .add("--burst", "generator.burst.enabled", burst.then_some(true));
         }
-        Command::Topics { .. } | Command::Check => {}
+        Command::Topics { .. } => {}
+        Command::Check { name } => {
+            overrides.add("--name", "job.name", name.as_ref());
+        }
         Command::Checkpoint { job, .. } => {
-            overrides.add("--job", "job.name", job.as_ref());
+            overrides.add("--name", "job.name", job.as_ref());
         }
         Command::Audit { windows, name, .. } => {
             overrides.windows(windows).add("--name", "job.name", name.as_ref());
@@ -411,7 +418,7 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
             CheckpointCommand::Delete { name } => checkpoint(Checkpoint::Delete { name }, &config),
             CheckpointCommand::Savepoint { name, http } => savepoint(&name, http.as_deref(), &config),
         },
-        Command::Check => topics::check(&config),
+        Command::Check { .. } => topics::check(&config),
         Command::Audit { from, through, examples, json, .. } => {
             audit::audit(Audit { from_ms: from, through_ms: through, examples, json }, &config)
         }

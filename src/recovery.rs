@@ -9,6 +9,8 @@
 //!
 //! Whoever starts a run fences the older ones first, as what is committed must not change meanwhile.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clicktide_dataflows::time::{Tick, Windows};
 use serde::Deserialize;
 
@@ -66,6 +68,9 @@ pub struct Recovery {
     pub start: JobStart,
 }
 
+/// The generation of a job that no run has begun yet.
+const NOT_BEGUN: i64 = 0;
+
 impl Recovery {
     /// Begins a job that has committed nothing, at the offset in `begins` of each partition of `log`.
     pub fn new_job(asked: &Asked<'_>, begins: &[i64], log: &[Bounds]) -> Self {
@@ -115,14 +120,16 @@ impl Recovery {
         for cut in &manifest.input {
             // As a floor, which an audit reads too, the clock's effect on what follows is the same.
             let floor_ms = cut.clock().watermark_ms(before.windows.disorder_bound.0);
-            let at = |floor_ms| IdleAdvance { partition: cut.partition, next_offset: cut.replay_from, floor_ms };
-            new_advances.extend(floor_ms.map(at));
+            let at = |(next_offset, floor_ms)| IdleAdvance { partition: cut.partition, next_offset, floor_ms };
+            // What comes from the position on is judged against the window end, by the audit as well.
+            let floors = floor_ms.map(|floor_ms| (cut.replay_from, floor_ms));
+            new_advances.extend(floors.into_iter().chain([(cut.position, through.0)]).map(at));
             let until = asked.until_end.then(|| bounds_of(cut.partition, log).map_or(0, |bounds| bounds.high));
             input.push(PartitionCut { began: cut.replay_from, clock_ms: None, floor_ms, until, ..*cut });
         }
         let progress = Progress {
             job: asked.job.to_owned(),
-            generation: asked.generation_seen,
+            generation: NOT_BEGUN,
             committed_through: Some(through.0),
             began_after: Some(through.0),
             state: JobState::Running,
@@ -130,10 +137,7 @@ impl Recovery {
             topic_id: manifest.topic_id.clone(),
             input,
         };
-        let mut taken = Self::resumed(asked, progress, Vec::new(), log, same.then_some(savepoint))?;
-        taken.new_advances.extend(&new_advances);
-        taken.start.idle_advances.extend(new_advances);
-        Ok(taken)
+        Self::resume(asked, progress, Vec::new(), new_advances, log, same.then_some(savepoint))
     }
 
     /// Goes on from `committed`, which is not objected to, over the partitions of `log`; `restorable` is the newest good
@@ -148,6 +152,18 @@ impl Recovery {
         log: &[Bounds],
         restorable: Option<Restore>,
     ) -> Result<Self, String> {
+        Self::resume(asked, committed, idle_advances, Vec::new(), log, restorable)
+    }
+
+    /// The same with advances that have yet to be committed.
+    fn resume(
+        asked: &Asked<'_>,
+        committed: Progress,
+        idle_advances: Vec<IdleAdvance>,
+        mut new_advances: Vec<IdleAdvance>,
+        log: &[Bounds],
+        restorable: Option<Restore>,
+    ) -> Result<Self, String> {
         if let Some((was, is)) = committed.topic_id.as_deref().zip(asked.topic_id).filter(|(was, is)| was != is) {
             return Err(format!(
                 "topic {:?} was made anew: its id is {is}, and was {was}; start a job with another name",
@@ -155,7 +171,6 @@ impl Recovery {
             ));
         }
         let mut input = committed.input.clone();
-        let mut new_advances = Vec::new();
         let low = |partition| bounds_of(partition, log).map_or(i64::MIN, |bounds| bounds.low);
         let reached = |restore: &Restore| {
             let from = |cut: &PartitionCut| restore.resume_point(cut.partition).map_or(cut.replay_from, |at| at.offset);
@@ -188,14 +203,23 @@ impl Recovery {
             if input.iter().any(|cut| cut.partition == partition) {
                 continue;
             }
+            let bounds = log[partition as usize];
+            let begin = bounds.low.max(0);
+            if begin > 0 && !asked.accept_gap {
+                return Err(gone(asked, partition, 0, begin));
+            }
+            // A job that takes over starts here, and a bounded one ends where the log does then.
+            let until = if committed.generation == NOT_BEGUN { bounds.high } else { 0 };
             // A new partition starts with what has been committed as its floor, which a replay has to know.
             input.push(PartitionCut {
                 floor_ms: committed.committed_through,
-                ..PartitionCut::start(partition, 0, bounded.then_some(0))
+                position: begin,
+                replay_from: begin,
+                ..PartitionCut::start(partition, 0, bounded.then_some(until))
             });
             new_advances.extend(committed.committed_through.map(|floor_ms| IdleAdvance {
                 partition,
-                next_offset: 0,
+                next_offset: begin,
                 floor_ms,
             }));
         }
@@ -220,12 +244,27 @@ impl Recovery {
             cuts.any(|cut| cut.partition == advance.partition && cut.replay_from <= advance.next_offset)
         };
         let outdated = idle_advances.iter().filter(|advance| gone(advance) && !replayed(advance)).copied().collect();
+        // The record of a later one replaces that of an earlier one at the same place, so the greatest is written.
+        let mut floors: BTreeMap<(i32, i64), i64> = BTreeMap::new();
+        for IdleAdvance { partition, next_offset, floor_ms } in idle_advances.iter().chain(&new_advances) {
+            let greatest = floors.entry((*partition, *next_offset)).or_insert(*floor_ms);
+            *greatest = *floor_ms.max(greatest);
+        }
+        let new: BTreeSet<_> = new_advances.iter().map(|advance| (advance.partition, advance.next_offset)).collect();
+        let advances = floors.into_iter().map(|((partition, next_offset), floor_ms)| IdleAdvance {
+            partition,
+            next_offset,
+            floor_ms,
+        });
+        let idle_advances: Vec<_> = advances.collect();
+        let new_advances =
+            idle_advances.iter().filter(|at| new.contains(&(at.partition, at.next_offset))).copied().collect();
         let start = JobStart {
             generation: progress.generation,
             committed_through: progress.committed_through.map(Tick),
             topic_id: progress.topic_id.clone(),
             input: progress.input.clone(),
-            idle_advances: idle_advances.into_iter().chain(new_advances.iter().copied()).collect(),
+            idle_advances,
             restore,
             probe: None,
         };
@@ -366,7 +405,9 @@ mod tests {
         assert_eq!(recovery.new_advances, [floor]);
         assert_eq!(recovery.outdated, [advance(0, 9), advance(7, 1)]);
         assert_eq!(recovery.start.input, recovery.progress.input);
-        assert_eq!(recovery.start.idle_advances, [advances, vec![floor]].concat());
+        let mut all = [advances, vec![floor]].concat();
+        all.sort_unstable();
+        assert_eq!(recovery.start.idle_advances, all);
         assert_eq!(recovery.start.committed_through, Some(Tick(700)));
     }
 
@@ -401,6 +442,66 @@ mod tests {
         check(9, 30, &LOG, "1 records of partition 0 of topic \"e\" are gone");
         check(12, 101, &LOG, "ends at 100, and has been read up to 101");
         check(12, 30, &[], "no partition 0");
+    }
+
+    /// A savepoint of windows of 60 with another bound, through 700, of partition 0.
+    fn savepoint(configuration: &str) -> Manifest {
+        let cut =
+            PartitionCut { replay_from: 12, position: 30, clock_ms: Some(655), ..PartitionCut::start(0, 3, None) };
+        Manifest {
+            job: "old".to_owned(),
+            generation: 8,
+            configuration: configuration.to_owned(),
+            topic_id: Some("id".to_owned()),
+            through: Tick(700),
+            input: vec![cut],
+            resume: vec![ResumePoint { partition: 0, after: Tick(700), offset: 29, clock: cut.clock() }],
+            idle_advances: vec![
+                IdleAdvance { partition: 0, next_offset: 12, floor_ms: 600 },
+                IdleAdvance { partition: 0, next_offset: 30, floor_ms: 745 },
+            ],
+            objects: Vec::new(),
+        }
+    }
+
+    const OLD: &str = r#"{"kafka":{"events_topic":"e"},"windows":{"size":"60ms","disorder_bound":"20ms"}}"#;
+
+    #[test]
+    fn a_job_that_takes_over_begins_with_the_first_window_that_is_complete() {
+        let manifest = savepoint(OLD);
+        let restore = Restore::of("savepoints/s".to_owned(), manifest.clone());
+        let taken = Recovery::taken_over(&asked(true), restore, &manifest, &LOG).unwrap();
+        // What lies 100 before 740 has been read from offset 12 on.
+        assert_eq!((taken.progress.committed_through, taken.progress.began_after), (Some(740), Some(740)));
+        assert_eq!(taken.start.restore, None);
+        let first = PartitionCut {
+            began: 12,
+            replay_from: 12,
+            position: 30,
+            floor_ms: Some(635),
+            ..PartitionCut::start(0, 0, Some(100))
+        };
+        let second = PartitionCut { floor_ms: Some(740), ..PartitionCut::start(1, 0, Some(50)) };
+        assert_eq!(taken.progress.input, [first, second]);
+        let advance = |partition, next_offset, floor_ms| IdleAdvance { partition, next_offset, floor_ms };
+        let advances = [advance(0, 12, 635), advance(0, 30, 745), advance(1, 0, 740)];
+        assert_eq!(taken.new_advances, advances);
+        assert_eq!(taken.start.idle_advances, advances);
+        assert_eq!(taken.progress.generation, 1);
+    }
+
+    #[test]
+    fn a_job_that_takes_over_refuses_what_it_can_not_read() {
+        let check = |configuration: &str, log: &[Bounds], expected: &str| {
+            let manifest = savepoint(configuration);
+            let restore = Restore::of("savepoints/s".to_owned(), manifest.clone());
+            let refused = Recovery::taken_over(&asked(false), restore, &manifest, log).err();
+            assert!(refused.as_deref().is_some_and(|reason| reason.contains(expected)), "{refused:?}");
+        };
+        check(OLD, &[Bounds { low: 13, high: 100 }], "1 records of partition 0 of topic \"e\" are gone");
+        check(OLD, &[LOG[0], Bounds { low: 5, high: 9 }], "5 records of partition 1 of topic \"e\" are gone");
+        check(&OLD.replace(r#""e""#, r#""f""#), &LOG, "is of topic \"f\", and the job reads \"e\"");
+        check("{}", &LOG, "configuration can't be read");
     }
 
     #[test]

@@ -186,6 +186,6 @@ fn where_there_is_nothing_nothing_is_made() {
     assert!(!nowhere.exists());
     check(Path::new("off"), &["list"], 2, &["checkpoints.store is off"]);
     example(dir.path());
-    check(dir.path(), &["list", "--job", "other"], 2, &["has no directory \"other\""]);
+    check(dir.path(), &["list", "--name", "other"], 2, &["has no directory \"other\""]);
     check(dir.path(), &["savepoint", "x", "--http", "http://127.0.0.1:1"], 1, &["Connection refused"]);
 }

@@ -107,7 +107,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         "the processes are together"
     );
     if let Some((store, probe)) = store.as_deref().zip(start.probe.as_ref()) {
-        find_probe(store, probe).map_err(checkpoints)?;
+        or_end(find_probe(store, probe).map_err(checkpoints));
     }
     let restore_from = match &start.restore {
         Some(restore) => {
@@ -119,7 +119,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
                 events = restore.events(),
                 "restoring"
             );
-            config.checkpoint_store(&restore.job).map_err(checkpoints)?
+            or_end(config.checkpoint_store(&restore.job).map_err(checkpoints))
         }
         None => None,
     };
@@ -128,14 +128,15 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
 
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka.clone(), settings.topics.events.clone(), Arc::clone(&now_ms))
-        .map_err(|reason| Failure::new(Exit::Kafka, reason))?;
-    let input = InputWatch::start(config, start.input.len(), run.until_end, &stop)?;
+        .map_err(|reason| Failure::new(Exit::Kafka, reason));
+    let partitions = or_end(partitions);
+    let input = or_end(InputWatch::start(config, start.input.len(), run.until_end, &stop));
     let status = Arc::clone(&site.status);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
     let checkpoints =
         store.map(|store| start_writer(config, &settings, &cluster, &start, site.savepoints.clone(), store));
-    let checkpoints = checkpoints.transpose()?;
+    let checkpoints = or_end(checkpoints.transpose());
     let job = Job {
         workers: cluster.workers,
         source: config.source_settings(),
@@ -166,6 +167,12 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         server.stop();
     }
     Ok(())
+}
+
+/// Ends the process on a failure once it is connected to the others: timely's threads, which would find their workers gone
+/// when this one returns, would end it for that instead.
+fn or_end<T>(result: Result<T, Failure>) -> T {
+    result.unwrap_or_else(|Failure { exit, why }| exit.now(why))
 }
 
 /// A failure of the checkpoint store.

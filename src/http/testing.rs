@@ -55,7 +55,21 @@ pub(super) fn send(address: SocketAddr, head: &str) -> TcpStream {
 }
 
 pub(super) fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
-    let mut socket = send(address, &format!("{method} {path} HTTP/1.1\r\nConnection: close"));
+    request_with(address, method, path, "\r\n")
+}
+
+/// The same with a body of this content type.
+pub(super) fn post(address: SocketAddr, path: &str, content_type: &str, body: &str) -> Answer {
+    let head = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    request_with(address, "POST", path, &head)
+}
+
+/// `rest` follows the other headers.
+fn request_with(address: SocketAddr, method: &str, path: &str, rest: &str) -> Answer {
+    let mut socket = TcpStream::connect(address).expect("connect");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    let head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nHost: test\r\n");
+    socket.write_all(format!("{head}{rest}").as_bytes()).expect("write");
     let mut text = String::new();
     socket.read_to_string(&mut text).expect("read");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");

@@ -2,13 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::testing::{Answer, get, page, request, send, status, window};
+use super::testing::{Answer, get, page, post, request, send, status, window};
 use super::*;
+use crate::checkpoint::coordinator::{Committed, Coordinator, CoordinatorSettings};
+use crate::progress::JobStart;
 
 /// A server on a free port, with what it shows.
 struct Served {
@@ -33,17 +35,23 @@ fn metrics_handle() -> PrometheusHandle {
 
 /// Process 0, running.
 fn process_0() -> Served {
+    process_0_on("127.0.0.1:0", None)
+}
+
+/// The same, where it is told to listen, and where savepoints are asked for.
+fn process_0_on(listen: &str, savepoints: Option<SavepointRequests>) -> Served {
     let status = Arc::new(status(0));
     status.set_phase(Phase::Running);
     let view = Arc::new(View::new(ViewLimits { windows_max: 5, page_rows_max: 10_000 }));
     let site = JobSite {
         status: Arc::clone(&status),
         view: Some(Arc::clone(&view)),
-        savepoints: None,
+        savepoints,
         limits: HealthLimits::default(),
         metrics: metrics_handle(),
     };
-    Served { server: served(Site::Job(site)), status, view }
+    let listener = TcpListener::bind(listen).expect("a free port");
+    Served { server: serve(listener, Site::Job(site)).expect("a server"), status, view }
 }
 
 /// The head's value of a header.
@@ -118,8 +126,8 @@ fn problems() {
     check("GET", &format!("/v1/pages/{}/windows", "a".repeat(2_049)), 400, "2048 bytes");
     check("GET", "/nothing", 404, "nothing at this path");
     check("GET", "/v1/pages//windows", 404, "no event");
-    check("POST", "/v1/pages", 405, "only GET");
-    check("DELETE", "/", 405, "only GET");
+    check("POST", "/v1/pages", 405, "does not take that method");
+    check("DELETE", "/", 405, "does not take that method");
     let too_long = get(served.address(), &format!("/{}", "a".repeat(server::HEADER_BYTES_MAX)));
     assert!((400..500).contains(&too_long.code), "{}", too_long.head);
 }
@@ -184,6 +192,63 @@ fn dashboard_and_headers() {
         (script, "eval("),
     ] {
         assert!(!text.contains(never), "{never}");
+    }
+}
+
+/// Worker 0 of a job that has committed nothing, which answers for as long as anybody asks.
+fn coordinator(requests: SavepointRequests) {
+    let settings = CoordinatorSettings {
+        job: "clicks".into(),
+        configuration: "{}".into(),
+        topic_id: None,
+        interval_ms: i64::MAX,
+        processes: 1,
+    };
+    let start = JobStart::fresh(1);
+    let committed = Arc::new(Mutex::new(Committed::at(&start, 10)));
+    let mut coordinator = Coordinator::new(settings, &start, committed, requests, 0);
+    std::thread::spawn(move || {
+        loop {
+            assert_eq!(coordinator.begin(0, false), None);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
+
+#[test]
+fn savepoints_are_refused() {
+    let requests = SavepointRequests::default();
+    coordinator(requests.clone());
+    let all = process_0_on("0.0.0.0:0", Some(requests));
+    let off = process_0();
+    let port = all.address().port();
+    let local = SocketAddr::from(([127, 0, 0, 1], port));
+    let check = |address: SocketAddr, content_type: &str, body: &str, code: u16, detail: &str| {
+        let answer = post(address, "/v1/savepoints", content_type, body);
+        assert_eq!(answer.code, code, "{body}: {}", answer.body);
+        let problem = answer.json();
+        assert!(problem["detail"].as_str().is_some_and(|found| found.contains(detail)), "{body}: {problem}");
+    };
+    let (json, good) = ("application/json", r#"{"name": "mine"}"#);
+    for bad in ["", "{", "[]", r#"{"called": "mine"}"#, r#"{"name": 5}"#, r#"{"name": "mine", "force": true}"#] {
+        check(local, json, bad, 400, "the body must be like");
+    }
+    for bad in ["", "..", "a/b", "a b"] {
+        check(local, json, &json!({ "name": bad }).to_string(), 400, "can't be called");
+    }
+    for other in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+        check(local, other, good, 415, "must be application/json");
+    }
+    check(local, json, good, 409, "nothing is committed yet");
+    check(off.address(), json, good, 409, "checkpoints.store is \"off\"");
+    assert_eq!(get(local, "/v1/savepoints").code, 405);
+
+    // The machine by its other address, if it has one; nothing is sent to where this points.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    if let Ok(address) = socket.connect("198.51.100.1:9").and_then(|()| socket.local_addr())
+        && !address.ip().is_loopback()
+    {
+        check(SocketAddr::new(address.ip(), port), json, good, 403, "own machine only");
     }
 }
 

@@ -169,7 +169,10 @@ pub fn audit(settings: &AuditSettings) -> Result<AuditReport, AuditError> {
             let (range, complete_from) = keys[uncounted.partition];
             // The clock may have been further than known, but not beyond where it no longer matters.
             let tick = uncounted.tick.max(complete_from);
-            let required = final_through.is_none_or(|through| tick.is_none_or(|tick| tick <= through))
+            // As with windows: at the moment of a take-over or before it is another job's.
+            let own = progress.began_after.is_none_or(|began| tick.is_some_and(|tick| tick > began));
+            let required = own
+                && final_through.is_none_or(|through| tick.is_none_or(|tick| tick <= through))
                 && (finished || progress.committed_through.is_some());
             letters.borrow_mut().expected(
                 LetterKey { partition: range.partition, offset: uncounted.offset },

@@ -158,8 +158,10 @@ pub fn start_job(
             let (restore, manifest) = read_savepoint(savepoint).map_err(refused)?;
             Recovery::taken_over(&asked, restore, &manifest, &log.bounds).map_err(refused)?
         }
-        (Some(progress), _) => {
-            let restorable = store.map_or(Ok(None), |store| newest_checkpoint(&asked, &progress, store))?;
+        (Some(progress), savepoint) => {
+            let own = store.map_or(Ok(None), |store| newest_checkpoint(&asked, &progress, store))?;
+            // Until there is a checkpoint of its own, what the job began with is as good as one, while it is there.
+            let restorable = own.or_else(|| begun_with(&asked, &progress, savepoint.as_ref()?));
             let advances = committed.idle_advances;
             Recovery::resumed(&asked, progress, advances, &log.bounds, restorable).map_err(refused)?
         }
@@ -199,6 +201,15 @@ fn newest_checkpoint(
         tracing::warn!(checkpoint = name, reason, "a checkpoint can't be used");
     }
     Ok(found.map(|(name, manifest)| Restore::of(name, manifest)))
+}
+
+/// The savepoint that the job has taken over from, if it is this one and holds events that mean the same.
+fn begun_with(asked: &Asked<'_>, committed: &Progress, savepoint: &Savepoint) -> Option<Restore> {
+    let (restore, manifest) = read_savepoint(savepoint)
+        .inspect_err(|reason| tracing::debug!(reason, "what the job began with is not used again"))
+        .ok()?;
+    let same = (asked.differences)(&manifest.configuration).is_empty();
+    (same && committed.began_after == Some(manifest.through.0)).then_some(restore)
 }
 
 /// A savepoint's content, checked.

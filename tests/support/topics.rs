@@ -39,6 +39,23 @@ impl Topic {
         Topic { brokers: brokers.to_owned(), name }
     }
 
+    /// Deletes it, and makes another one of the same name.
+    pub fn make_anew(&self, partitions: i32) {
+        self.delete();
+        let topic = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1));
+        // The name is taken until the brokers are done with the deletion.
+        super::eventually("the topic is made anew", TIMEOUT, || {
+            let created = block_on(admin(&self.brokers).create_topics([&topic], &AdminOptions::new()));
+            created.expect("the broker answers")[0].is_ok().then_some(())
+        });
+    }
+
+    /// Deletes it.
+    pub fn delete(&self) {
+        let deleted = block_on(admin(&self.brokers).delete_topics(&[&self.name], &AdminOptions::new()));
+        deleted.expect("the broker answers").into_iter().for_each(|result| drop(result.expect("the topic is deleted")));
+    }
+
     /// Has so many partitions from now on.
     pub fn add_partitions(&self, partitions: usize) {
         let asked = NewPartitions::new(&self.name, partitions);
