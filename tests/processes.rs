@@ -113,7 +113,7 @@ fn no_process_elsewhere_without_a_secret() {
     let hosts = dir.path().join("hosts.txt");
     // An address for documentation, which nobody has.
     std::fs::write(&hosts, "127.0.0.1:1\n192.0.2.1:2101\n").expect("the hosts file");
-    let flags = ["run", "-n", "2", "-p", "0", "-w", "1", "--set=http.listen=off", "-h"];
+    let flags = ["run", "-n", "2", "-p", "0", "-w", "1", "--set=http.listen=off", "--set=checkpoints.store=off", "-h"];
     let args = flags.into_iter().map(str::to_owned).chain([hosts.display().to_string()]);
     let mut process = Process::start("unprotected", dir.path(), args);
     process.wait_for_code(CONFIGURATION, DEADLINE);
