@@ -24,6 +24,7 @@ use support::job::{Audit, BOUND_MS, DEADLINE, Job, SIZE_MS, SLIDE_MS, all_closed
 use support::topics::{Plain, Topic, Transactions};
 use support::{Process, brokers, free_port};
 
+const KAFKA: i32 = 10;
 const REFUSED: i32 = 12;
 const PEER_LOST: i32 = 13;
 const CHECKPOINTS: i32 = 19;
@@ -214,9 +215,15 @@ fn another_job_goes_on_from_a_savepoint() {
 
     // Both go on; the new one in another shape, and with a checkpoint of its own.
     let (mut new, from) = successor(&old, "mine");
+    // Killed before it has a checkpoint of its own, it goes on from the savepoint once more.
+    let mut after = vec![new.process(1, 0, 2, &[&from, "--set=checkpoints.interval=1h"])];
+    new.until_more(1, &mut after);
+    after[0].kill();
+    new.move_to("next-");
     let mut after: Vec<Process> = (0..3).map(|process| new.process(3, process, 1, &[&from])).collect();
     assert_eq!(new.until_more(2, &mut after).began_after, Some(through));
-    assert!(after[0].stderr().contains("restoring"), "it reads what the savepoint holds");
+    let stderr = after[0].stderr();
+    assert!(stderr.lines().any(|line| line.contains("restoring") && line.contains("savepoints/mine")), "{stderr}");
     until_checkpoints(&mut after[0], 2);
     after[1].kill();
     after[0].wait_for_code(PEER_LOST, DEADLINE);
@@ -547,6 +554,11 @@ fn what_means_something_else_is_refused() {
     traffic.produce(&job, 0..20);
     check(&job, &[], &["was made anew: its id is ", "start a job with another name"]);
     check(&job, &["--accept-gap"], &["was made anew: its id is "]);
+    job.progress.delete();
+    let mut without = job.process(1, 0, 1, &[]);
+    // It may be there again in a moment.
+    without.wait_for_code(KAFKA, DEADLINE);
+    assert!(without.stderr().contains("cannot be read"), "{}", without.stderr());
     job.progress.make_anew(1);
     check(
         &job,

@@ -39,9 +39,10 @@ impl Topic {
         Topic { brokers: brokers.to_owned(), name }
     }
 
-    /// Deletes it, and makes another one of the same name.
+    /// Deletes it if it is there, and makes another one of the same name.
     pub fn make_anew(&self, partitions: i32) {
-        self.delete();
+        // It may have been deleted already.
+        block_on(admin(&self.brokers).delete_topics(&[&self.name], &AdminOptions::new())).expect("the broker answers");
         let topic = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1));
         // The name is taken until the brokers are done with the deletion.
         super::eventually("the topic is made anew", TIMEOUT, || {
