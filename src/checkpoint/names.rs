@@ -84,6 +84,12 @@ pub fn probe_generation(name: &str) -> Option<i64> {
     own(name.strip_prefix(PROBES)?)
 }
 
+/// The run that wrote the object with this name; none for a savepoint's.
+pub fn generation_in(name: &str) -> Option<i64> {
+    let checkpoint = || checkpoint_of(name).map(|(_, generation)| generation);
+    generation_of(name).or_else(|| pane_generation(name)).or_else(|| probe_generation(name)).or_else(checkpoint)
+}
+
 /// `7` of `7-anything`.
 fn own(name: &str) -> Option<i64> {
     let (generation, rest) = name.split_once('-')?;

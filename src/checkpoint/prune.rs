@@ -1,7 +1,7 @@
 //! What a store need not keep any longer.
 //!
-//! A run deletes what it has condemned twice, after two checkpoints in a row: in between, whatever was under way in another
-//! process when it was first condemned has come to its end. Manifests go before the objects they refer to, so that a
+//! A run deletes what earlier runs have left at once, and what is its own when it has condemned it twice, after two checkpoints in
+//! a row: in between, whatever was under way in another process when it was first condemned has come to its end. Manifests go before the objects they refer to, so that a
 //! crash in the middle leaves objects without a manifest, which go the next time, and no manifest without its objects.
 
 use std::collections::BTreeSet;
@@ -112,7 +112,8 @@ impl Pruning {
         Pruning { generation, keep, condemned: BTreeSet::new() }
     }
 
-    /// Deletes what was condemned after the checkpoint before and still is, and condemns what is no longer needed now. Gives
+    /// Deletes what is no longer needed and was left by earlier runs, or was condemned after the checkpoint before, and
+    /// condemns the rest of it. Gives
     /// the names of what it deleted. `written` as for [`condemned`].
     ///
     /// # Errors
@@ -123,7 +124,10 @@ impl Pruning {
         written: &BTreeSet<String>,
     ) -> Result<Vec<String>, StoreError> {
         let now = condemned(store, self.generation, self.keep, written)?;
-        let (due, new): (Vec<_>, Vec<_>) = now.into_iter().partition(|name| self.condemned.contains(name));
+        // What earlier runs have left is nobody's work in progress.
+        let left = |name: &str| names::generation_in(name).is_some_and(|of| of < self.generation);
+        let (due, new): (Vec<_>, Vec<_>) =
+            now.into_iter().partition(|name| left(name) || self.condemned.contains(name));
         self.condemned = new.into_iter().collect();
         // What fails below stays condemned.
         self.condemned.extend(due.iter().cloned());

@@ -199,7 +199,8 @@ impl PartitionSource {
         Some(IdleAdvance { partition: self.partition, next_offset: self.reader.position(), floor_ms })
     }
 
-    /// Notes the input cut when windows were closed since the capability stood at `held`, or the partition has ended.
+    /// Notes the input cut when windows were closed since the capability stood at `held`, or the partition has ended: as of
+    /// `held`, and where several were closed also as of the last, as it may be long until there is another note.
     pub(super) fn note_close(
         &mut self,
         held: Tick,
@@ -207,15 +208,24 @@ impl PartitionSource {
         settings: &SourceSettings,
         staged: &mut Staged,
     ) {
-        if self.open_tick(settings) <= held && !self.ended {
+        let open = self.open_tick(settings);
+        if open <= held && !self.ended {
             return;
         }
+        staged.notes.push(self.closed(held, idle_advance, settings));
+        if open > held {
+            let last = settings.ingest.windows.previous(open);
+            staged.notes.extend((last > held).then(|| self.closed(last, None, settings)));
+        }
+    }
+
+    /// What to tell the committer of the windows closed from `tick` on.
+    fn closed(&mut self, tick: Tick, idle_advance: Option<IdleAdvance>, settings: &SourceSettings) -> Note {
         let position = self.reader.position();
-        let (replay_from, clock) = self.index.cut(held, &settings.ingest.windows, position, self.clock);
-        let (offset, clock_there) = self.index.after(held, position, self.clock);
-        staged.notes.push(Note::Closed {
-            tick: held,
-            resume: ResumePoint { partition: self.partition, after: held, offset, clock: clock_there },
+        let (replay_from, clock) = self.index.cut(tick, &settings.ingest.windows, position, self.clock);
+        let (offset, clock_there) = self.index.after(tick, position, self.clock);
+        Note::Closed {
+            tick,
             cut: PartitionCut {
                 partition: self.partition,
                 began: self.began_at,
@@ -225,8 +235,9 @@ impl PartitionSource {
                 floor_ms: clock.floor_ms,
                 until: self.until,
             },
+            resume: ResumePoint { partition: self.partition, after: tick, offset, clock: clock_there },
             idle_advance,
-        });
+        }
     }
 
     /// Brings the capabilities to the first open window end, or drops them at the end of a bounded partition.
