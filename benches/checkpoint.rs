@@ -228,21 +228,23 @@ impl History {
         }
         let of = |way: usize| {
             let of = |what: fn(&Start) -> Duration| median(measured[way].iter().map(what).collect()).as_secs_f64();
-            (of(|start| start.took), of(|start| start.checking), of(|start| start.cpu))
+            (of(|start| start.took), of(|start| start.cpu), of(|start| start.checking))
         };
         let line = |(way, &(restored, workers)): (usize, &(bool, usize))| {
-            let (took, checking, cpu) = of(way);
-            let rebuilt = ways.iter().position(|other| *other == (false, workers)).map_or(took, |way| of(way).0);
+            let (took, cpu, checking) = of(way);
+            let rebuilt = ways.iter().position(|other| *other == (false, workers)).unwrap_or(way);
+            let (rebuilt_took, rebuilt_cpu, _) = of(rebuilt);
             let peak_mb = measured[way].iter().map(|start| start.peak_mb).fold(0.0, f64::max);
             vec![
                 self.rows.to_string(),
                 if restored { "checkpoint" } else { "rebuilt" }.to_owned(),
                 workers.to_string(),
                 format!("{took:.3}"),
-                format!("{checking:.3}"),
                 format!("{cpu:.3}"),
+                format!("{checking:.3}"),
                 format!("{peak_mb:.0}"),
-                format!("{:.1}", rebuilt / took),
+                format!("{:.1}", rebuilt_took / took),
+                format!("{:.1}", rebuilt_cpu / cpu),
             ]
         };
         Ok(ways.iter().enumerate().map(line).collect())
@@ -261,7 +263,7 @@ impl History {
                 }
                 false => None,
             };
-            let checking = began.elapsed();
+            let checking = cpu_time() - cpu;
             let bounds = self.log.bounds(through + 2 * SLIDE_MS);
             let recovery = Recovery::resumed(&asked(), committed, Vec::new(), &bounds, restorable)?;
             let mut run = Run::start(&self.log, &self.store, recovery, workers, false)?;
@@ -279,8 +281,10 @@ impl History {
 #[derive(Clone, Copy)]
 struct Start {
     took: Duration,
-    checking: Duration,
+    /// CPU time of all threads until the first new commit.
     cpu: Duration,
+    /// What of it went into finding the checkpoint and reading all of it once, before it is read again.
+    checking: Duration,
     peak_mb: f64,
 }
 
