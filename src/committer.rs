@@ -26,7 +26,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::scheduling::SyncActivator;
 
 use crate::checkpoint::ResumePoint;
-use crate::progress::{IdleAdvance, PartitionCut};
+use crate::progress::{IdleAdvance, JobState, PartitionCut, Progress};
 use crate::source::{DeadLetter, Note};
 
 /// All that becomes final at once.
@@ -73,6 +73,20 @@ impl Epoch {
         self.idle_advances.extend(next.idle_advances);
     }
 
+    /// Brings `progress` to where this epoch ends.
+    pub fn record_in(&self, progress: &mut Progress) {
+        progress.committed_through = self.through.map(|tick| tick.0);
+        if self.finished {
+            progress.state = JobState::Finished;
+        }
+        for cut in &self.cuts {
+            match progress.input.iter_mut().find(|known| known.partition == cut.partition) {
+                Some(known) => *known = *cut,
+                None => progress.input.push(*cut),
+            }
+        }
+    }
+
     fn results(&self) -> usize {
         self.windows.iter().map(|window| window.results.len()).sum()
     }
@@ -114,18 +128,15 @@ pub struct CommitterShared {
 impl CommitterShared {
     /// Has what is complete committed, and nothing after it; `sealed` says when that is done.
     pub fn seal(&mut self) {
-        match self.commands.take().map(|commands| commands.send(Command::Seal)) {
-            Some(Ok(())) => {}
-            // No thread, nothing to wait for.
-            _ => self.sealed = true,
-        }
+        // No thread, nothing to wait for.
+        self.sealed |= self.commands.take().is_none_or(|commands| commands.send(Command::Seal).is_err());
     }
 }
 
 /// What is told to the committing thread.
 pub enum Command {
     /// To be committed.
-    Commit(Epoch),
+    Commit(Box<Epoch>),
     /// Nothing that follows is to be committed.
     Seal,
 }
@@ -173,10 +184,11 @@ impl Committing {
         {}
     }
 
-    /// Carries out what is waiting, without waiting for more; whether there was anything. For whoever has no thread for it.
-    pub fn run_waiting(&mut self) -> bool {
-        let command = self.commands.try_recv();
-        command.is_ok_and(|command| self.carry_out(command))
+    /// Carries out what is waiting, without waiting for more: whether more may follow, if there was anything. For whoever
+    /// has no thread for it.
+    pub fn run_waiting(&mut self) -> Option<bool> {
+        let command = self.commands.try_recv().ok()?;
+        Some(self.carry_out(command))
     }
 
     /// Carries out a command and those that wait behind it, as far as they go together; whether more may follow.
@@ -188,7 +200,7 @@ impl Committing {
         let mut sealed = false;
         while epoch.results() < RESULTS_PER_COMMIT_MAX && !sealed {
             match self.commands.try_recv() {
-                Ok(Command::Commit(next)) => epoch.absorb(next),
+                Ok(Command::Commit(next)) => epoch.absorb(*next),
                 Ok(Command::Seal) => sealed = true,
                 Err(_) => break,
             }
@@ -196,7 +208,7 @@ impl Committing {
         match self.sink.commit(&epoch) {
             Ok(()) => {
                 let through = epoch.through;
-                (self.committed)(epoch);
+                (self.committed)(*epoch);
                 self.tell(Outcome::Committed(through));
             }
             Err(error) => {
@@ -276,7 +288,7 @@ pub fn commit<'scope>(
                 pending.closed(notes_frontier);
                 if let Some(epoch) = pending.complete(frontier) {
                     // A thread that is gone has said why, or was sealed.
-                    commands.send(Command::Commit(epoch)).ok();
+                    commands.send(Command::Commit(Box::new(epoch))).ok();
                 }
                 for outcome in outcomes.try_iter() {
                     match outcome {

@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use clicktide_dataflows::page_analytics::page_analytics;
@@ -27,12 +27,11 @@ use timely::dataflow::operators::{Concat, Inspect, Probe};
 use timely::scheduling::{Activator, SyncActivator};
 use timely::worker::Worker;
 
-use crate::checkpoint::ObjectRef;
 use crate::checkpoint::capture::{CaptureShared, capture};
-use crate::checkpoint::coordinator::{Coordinator, CoordinatorSettings, SavepointRequests, SharedCommitted, Taken};
+use crate::checkpoint::coordinator::{SharedCommitted, Taken};
 use crate::checkpoint::restore::restore;
 use crate::checkpoint::store::Store;
-use crate::checkpoint::writer::{Command, Outcome};
+use crate::checkpoint::worker::{Checkpoints, News, WorkerCheckpoints};
 use crate::cluster::Allocators;
 use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, StartCommitter, commit, committing_thread};
 use crate::progress::{JobStart, PartitionCut};
@@ -153,29 +152,6 @@ pub struct Job {
     pub stop: Arc<AtomicBool>,
 }
 
-/// What the workers of a process need to take checkpoints.
-pub struct Checkpoints {
-    /// When they are taken, and in whose name.
-    pub settings: CoordinatorSettings,
-    /// What is committed, kept up to date by [`committed`].
-    pub committed: SharedCommitted,
-    /// The savepoints asked for.
-    pub requests: SavepointRequests,
-    /// This process.
-    pub process: usize,
-    /// To the process's writer.
-    pub commands: Mutex<mpsc::Sender<Command>>,
-    /// From it, taken by the process's first worker.
-    pub outcomes: Mutex<Option<mpsc::Receiver<Outcome>>>,
-}
-
-impl Checkpoints {
-    /// What leads to the process's writer.
-    fn writer(&self) -> mpsc::Sender<Command> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// Commits to `sink` on a thread of its own, seen by `observer`: what [`Job::committer`] is in process 0.
 pub fn committer(
     sink: Box<dyn CommitEpoch>,
@@ -200,8 +176,13 @@ pub fn committed(observer: &Arc<dyn ObserveJob>, followed: Option<SharedCommitte
 /// Says when a worker takes its turns.
 pub trait Pace: Send + Sync {
     /// Waits until a worker of this process may take a turn, in which it may sleep for so long where there is nothing to do.
-    /// None: it ends here and now, as if the process had been killed.
+    /// None: it ends here and now, as if the process had been killed. In its first turn a worker builds its dataflows.
     fn turn(&self, worker: usize) -> Option<Duration>;
+
+    /// A worker of this process takes no more turns. Where it has finished, it still serves the others.
+    fn ended(&self, worker: usize, ended: Ended) {
+        let _ = (worker, ended);
+    }
 }
 
 /// Turn after turn, with short naps where there is nothing to do.
@@ -237,10 +218,8 @@ pub fn run(allocators: Allocators, job: Arc<Job>) -> Result<Ended, JobError> {
 enum Gossip {
     /// How a partition of mine stands.
     Partition(PartitionReport),
-    /// Have what entered through this window end written, for the checkpoint of this number.
-    Checkpoint { number: u64, through: Tick },
-    /// What a process has written for it, and why not all.
-    Written { number: u64, process: usize, objects: Vec<ObjectRef>, error: Option<String> },
+    /// A checkpoint is being taken.
+    Checkpoint(News),
     /// Let us stop.
     Stop,
     /// What was complete is committed: let go.
@@ -251,12 +230,26 @@ enum Gossip {
 const PARK_MAX: Duration = Duration::from_millis(20);
 /// How often a source looks around when nothing wakes it.
 const ACTIVATE_EVERY_MS: i64 = 20;
-/// An orderly stop waits so long for the last checkpoint, which only saves time at the next start.
-const LAST_CHECKPOINT_WAIT_MS: i64 = 8_000;
 /// How often a worker reports what has not changed the course of things.
 const REPORT_EVERY_MS: i64 = 250;
 
 fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
+    let ended = take_turns(worker, job);
+    if ended != Ended::Finished {
+        // Not drained: a dataflow that is dropped closes no window.
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    }
+    job.pace.ended(worker.index() % job.workers, ended);
+    ended
+}
+
+fn take_turns(worker: &mut Worker, job: &Job) -> Ended {
+    let turn = |worker: &Worker| job.pace.turn(worker.index() % job.workers);
+    if turn(worker).is_none() {
+        return Ended::Killed;
+    }
     let mut stepper = match WorkerLoop::build(worker, job) {
         Ok(built) => built,
         Err(error) => {
@@ -266,21 +259,12 @@ fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
         }
     };
     let ended = loop {
-        let Some(nap) = job.pace.turn(worker.index() % job.workers) else { break Ended::Killed };
+        let Some(nap) = turn(worker) else { return Ended::Killed };
         if let Some(ended) = stepper.turn(worker, job, nap) {
             break ended;
         }
     };
-    if ended != Ended::Killed {
-        stepper.report(worker, job, true);
-    }
-    drop(stepper);
-    if ended != Ended::Finished {
-        // Not drained: a dataflow that is dropped closes no window.
-        for dataflow in worker.installed_dataflows() {
-            worker.drop_dataflow(dataflow);
-        }
-    }
+    stepper.report(worker, job, true);
     ended
 }
 
@@ -301,113 +285,6 @@ struct WorkerLoop {
     stopping: bool,
     restore_error: Rc<RefCell<Option<String>>>,
     checkpoints: Option<WorkerCheckpoints>,
-}
-
-/// A worker's part in taking checkpoints.
-struct WorkerCheckpoints {
-    capture: Rc<RefCell<CaptureShared>>,
-    capture_activator: Activator,
-    writer: mpsc::Sender<Command>,
-    /// In the first worker of each process.
-    outcomes: Option<mpsc::Receiver<Outcome>>,
-    /// In worker 0 alone.
-    coordinator: Option<Coordinator>,
-    process: usize,
-    told_committed: Option<Tick>,
-    /// Since when an orderly stop waits for the last checkpoint.
-    last_ms: Option<i64>,
-}
-
-impl WorkerCheckpoints {
-    fn new(
-        checkpoints: &Checkpoints,
-        job: &Job,
-        index: usize,
-        capture: Rc<RefCell<CaptureShared>>,
-        capture_activator: Activator,
-    ) -> Self {
-        let coordinator = || {
-            let Checkpoints { settings, committed, requests, .. } = checkpoints;
-            Coordinator::new(settings.clone(), &job.start, Arc::clone(committed), requests.clone(), (job.now_ms)())
-        };
-        let first = index.is_multiple_of(job.workers);
-        WorkerCheckpoints {
-            capture,
-            capture_activator,
-            writer: checkpoints.writer(),
-            outcomes: first.then(|| checkpoints.outcomes.lock().ok()?.take()).flatten(),
-            coordinator: (index == 0).then(coordinator),
-            process: checkpoints.process,
-            told_committed: None,
-            last_ms: None,
-        }
-    }
-
-    fn wanted(&self, number: u64, through: Tick) {
-        self.capture.borrow_mut().wanted = Some((number, through));
-        self.capture_activator.activate();
-    }
-
-    fn send(&self, command: Command) {
-        // The writer is gone only when the process ends.
-        self.writer.send(command).ok();
-    }
-
-    /// Takes in what the writer tells, and what is committed. Returns what the other workers have to know.
-    fn turn(&mut self, committed: Option<Tick>, job: &Job, now_ms: i64) -> Vec<Gossip> {
-        let mut news = Vec::new();
-        for outcome in self.outcomes.iter().flat_map(|outcomes| outcomes.try_iter()) {
-            match outcome {
-                Outcome::Written { number, objects, error } => {
-                    news.push(Gossip::Written { number, process: self.process, objects, error });
-                }
-                Outcome::Finished { number, bytes } => {
-                    let Some(coordinator) = &mut self.coordinator else { continue };
-                    match coordinator.finished(number, bytes, now_ms) {
-                        Ok(Some(taken)) => job.observer.checkpoint(&Ok(taken)),
-                        Ok(None) => {}
-                        Err(reason) => job.observer.checkpoint(&Err(reason)),
-                    }
-                }
-            }
-        }
-        if self.outcomes.is_some() && self.told_committed != committed {
-            self.told_committed = committed;
-            if let Some(first) = committed.filter(|first| *first > Tick::MIN) {
-                self.send(Command::Committed(job.source.ingest.windows.previous(first)));
-            }
-        }
-        let begun = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(now_ms, false));
-        news.extend(begun.map(|(number, through)| Gossip::Checkpoint { number, through }));
-        news
-    }
-
-    /// Takes in what a process has written.
-    fn written(&mut self, number: u64, process: usize, objects: Vec<ObjectRef>, error: Option<String>, job: &Job) {
-        let Some(coordinator) = &mut self.coordinator else { return };
-        match coordinator.written(number, process, objects, error, (job.now_ms)()) {
-            Ok(Some(finish)) => self.send(finish),
-            Ok(None) => {}
-            Err(reason) => job.observer.checkpoint(&Err(reason)),
-        }
-    }
-
-    /// In worker 0, when all that was complete is committed: whether the last checkpoint is done, or given up. The first
-    /// time it may have to be begun.
-    fn last(&mut self, now_ms: i64) -> (bool, Option<Gossip>) {
-        let Some(coordinator) = &mut self.coordinator else { return (true, None) };
-        let begun = match self.last_ms {
-            None if coordinator.busy() => return (false, None),
-            None => {
-                self.last_ms = Some(now_ms);
-                coordinator.begin(now_ms, true)
-            }
-            Some(_) => None,
-        };
-        let waited_ms = now_ms - self.last_ms.unwrap_or(now_ms);
-        let done = !coordinator.busy() || waited_ms >= LAST_CHECKPOINT_WAIT_MS;
-        (done, begun.map(|(number, through)| Gossip::Checkpoint { number, through }))
-    }
 }
 
 impl WorkerLoop {
@@ -499,7 +376,14 @@ impl WorkerLoop {
             restore_error,
             checkpoints: checkpoints.map(|checkpoints| {
                 let activator = worker.activator_for(capture_address.unwrap_or_else(|| Rc::from([])));
-                WorkerCheckpoints::new(checkpoints, job, index, capture_shared, activator)
+                WorkerCheckpoints::new(
+                    checkpoints,
+                    &job.start,
+                    (index, job.workers),
+                    began_ms,
+                    capture_shared,
+                    activator,
+                )
             }),
         })
     }
@@ -523,8 +407,10 @@ impl WorkerLoop {
         let stopped = self.listen(job);
         self.report(worker, job, false);
         if let Some(checkpoints) = &mut self.checkpoints {
-            let news = checkpoints.turn(committed, job, now_ms);
-            news.into_iter().for_each(|news| self.tell(news));
+            let closed = committed.filter(|first| *first > Tick::MIN);
+            let closed = closed.map(|first| job.source.ingest.windows.previous(first));
+            let news = checkpoints.turn(closed, now_ms, &|outcome| job.observer.checkpoint(outcome));
+            news.into_iter().for_each(|news| self.tell(Gossip::Checkpoint(news)));
         }
         if let Some(error) = self.error() {
             job.observer.failed(&error);
@@ -556,12 +442,9 @@ impl WorkerLoop {
                     self.source.borrow_mut().watermarks.update(partition, watermark_ms, idle);
                     job.observer.partition(&report, self.told.contains_key(&partition));
                 }
-                Gossip::Checkpoint { number, through } => {
-                    self.checkpoints.iter().for_each(|checkpoints| checkpoints.wanted(number, through));
-                }
-                Gossip::Written { number, process, objects, error } => {
+                Gossip::Checkpoint(news) => {
                     if let Some(checkpoints) = &mut self.checkpoints {
-                        checkpoints.written(number, process, objects, error, job);
+                        checkpoints.heard(news, (job.now_ms)(), &|outcome| job.observer.checkpoint(outcome));
                     }
                 }
                 Gossip::Stop if !self.stopping => {
@@ -581,7 +464,7 @@ impl WorkerLoop {
     fn last_checkpoint(&mut self, now_ms: i64) -> bool {
         let Some(checkpoints) = &mut self.checkpoints else { return true };
         let (done, begun) = checkpoints.last(now_ms);
-        begun.into_iter().for_each(|begun| self.tell(begun));
+        begun.into_iter().for_each(|begun| self.tell(Gossip::Checkpoint(begun)));
         done
     }
 

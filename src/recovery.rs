@@ -161,6 +161,7 @@ impl Recovery {
             let from = |cut: &PartitionCut| restore.resume_point(cut.partition).map_or(cut.replay_from, |at| at.offset);
             asked.accept_gap || input.iter().all(|cut| low(cut.partition) <= from(cut))
         };
+        let restorable = restorable.map(|restore| restore.no_earlier_than(&committed.input));
         let mut restore = restorable.filter(reached);
         for cut in &mut input {
             made_anew(asked, cut, log)?;
@@ -315,6 +316,8 @@ fn gone(asked: &Asked<'_>, partition: i32, from: i64, low: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clicktide_dataflows::time::PartitionClock;
+
     use super::*;
 
     const LOG: [Bounds; 2] = [Bounds { low: 10, high: 100 }, Bounds { low: 0, high: 50 }];
@@ -365,6 +368,27 @@ mod tests {
         assert_eq!(recovery.start.input, recovery.progress.input);
         assert_eq!(recovery.start.idle_advances, [advances, vec![floor]].concat());
         assert_eq!(recovery.start.committed_through, Some(Tick(700)));
+    }
+
+    #[test]
+    fn a_checkpoint_leads_to_nothing_that_is_not_needed_any_more() {
+        let clock = PartitionClock { clock_ms: Some(5), floor_ms: None };
+        let at = |after, offset| ResumePoint { partition: 0, after: Tick(after), offset, clock };
+        let restore = Restore {
+            checkpoint: "c".to_owned(),
+            job: "j".to_owned(),
+            through: Tick(690),
+            objects: Vec::new(),
+            resume: vec![at(600, 3), at(690, 9), at(695, 20)],
+        };
+        let progress = Progress {
+            input: vec![PartitionCut { clock_ms: Some(7), ..committed(12, 30).input[0] }],
+            ..committed(12, 30)
+        };
+        let recovery = Recovery::resumed(&asked(false), progress, Vec::new(), &LOG, Some(restore)).unwrap();
+        let resume = recovery.start.restore.unwrap().resume;
+        let places: Vec<_> = resume.iter().map(|point| (point.offset, point.clock.clock_ms)).collect();
+        assert_eq!(places, [(12, Some(7)), (12, Some(7)), (20, Some(5))]);
     }
 
     #[test]

@@ -74,6 +74,9 @@ impl fmt::Display for Rejected {
     }
 }
 
+/// The checkpoint to go on from, if there is one, and those that were passed over.
+pub type Choice = (Option<(String, Manifest)>, Vec<Rejected>);
+
 /// The names of all checkpoints' manifests, the newest first: of the latest run, and of that the one with the latest window
 /// end.
 ///
@@ -100,7 +103,7 @@ pub fn newest(
     job: &str,
     configuration: &str,
     committed_through: Option<Tick>,
-) -> Result<(Option<(String, Manifest)>, Vec<Rejected>), StoreError> {
+) -> Result<Choice, StoreError> {
     let mut rejected = Vec::new();
     for name in newest_first(store)? {
         let usable = match committed_through {

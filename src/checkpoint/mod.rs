@@ -35,6 +35,7 @@ pub mod pane_object;
 pub mod prune;
 pub mod restore;
 pub mod store;
+pub mod worker;
 pub mod writer;
 
 use clicktide_dataflows::event::{Activity, PageName};

@@ -61,7 +61,7 @@ const EVENT_BYTES_MIN: usize = 25;
 const HAS_DURATION: u8 = 0x80;
 
 impl PaneObject {
-    /// The object in the format above. Keeps a reference to each event meanwhile; 10 to 20 ns per event.
+    /// The object in the format above. Keeps a reference to each event meanwhile; 15 to 30 ns per event.
     pub fn encode(&self) -> Vec<u8> {
         let panes = by_pane(&self.activities);
         let names_bytes: usize = self.names.iter().map(|name| NAME_BYTES_MIN + name.page_url.len()).sum();
@@ -93,7 +93,7 @@ impl PaneObject {
         bytes
     }
 
-    /// Reads an object, which must be `bytes` as a whole. Allocates at most three times their length; about 10 ns per event.
+    /// Reads an object, which must be `bytes` as a whole. Allocates at most three times their length; about 35 ns per event.
     ///
     /// # Errors
     /// When they are foreign, cut off, damaged, or of another version. None of it panics.
@@ -109,6 +109,8 @@ impl PaneObject {
             object.names.push(PageName { page, page_url: page_url.to_owned(), keep_until });
         }
         body.fitting(panes, PANE_BYTES_MIN)?;
+        // As many as there can be: growing by and by would move them all several times.
+        object.activities.reserve(body.0.len() / (EVENT_BYTES_MIN + 1));
         for _ in 0..panes {
             decode_pane(&mut body, &mut object.activities)?;
         }
@@ -218,7 +220,7 @@ fn decode_pane(body: &mut Body<'_>, activities: &mut Vec<Activity>) -> Result<()
         return Err(damaged(format!("a pane has {events} events with times of {width} bytes")));
     }
     let width = usize::from(width);
-    activities.reserve(body.fitting(events, EVENT_BYTES_MIN + width)?);
+    body.fitting(events, EVENT_BYTES_MIN + width)?;
     for _ in 0..events {
         let mut row = Body(body.take(EVENT_BYTES_MIN + width)?);
         let (page, user, session) = (row.u64()?, row.u64()?, row.u64()?);

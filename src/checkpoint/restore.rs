@@ -15,6 +15,7 @@ use timely::dataflow::{Scope, Stream};
 use super::choose::read_object;
 use super::store::Store;
 use super::{Manifest, ObjectRef, ResumePoint};
+use crate::progress::PartitionCut;
 
 /// What a run takes from a checkpoint, instead of reading it from the input again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,17 @@ impl Restore {
     pub fn of(checkpoint: String, manifest: Manifest) -> Self {
         let Manifest { job, through, objects, resume, .. } = manifest;
         Restore { checkpoint, job, through, objects, resume }
+    }
+
+    /// The same for a run that goes on from `cuts`: it need not read what is before them, which may be gone.
+    pub fn no_earlier_than(mut self, cuts: &[PartitionCut]) -> Self {
+        for point in &mut self.resume {
+            let cut = cuts.iter().find(|cut| cut.partition == point.partition);
+            if let Some(cut) = cut.filter(|cut| point.offset < cut.replay_from) {
+                (point.offset, point.clock) = (cut.replay_from, cut.clock());
+            }
+        }
+        self
     }
 
     /// Where a partition is read on, if it had been read.

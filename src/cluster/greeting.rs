@@ -85,7 +85,7 @@ pub(super) struct Host {
 /// What came of a connection to another process.
 pub(super) enum Met {
     /// The connection is this process's; process 0 has handed over the start.
-    Welcome(TcpStream, Option<JobStart>),
+    Welcome(TcpStream, Option<Box<JobStart>>),
     /// The other process does not want this one, for a reason that will not go away.
     Refused(String),
 }
@@ -133,7 +133,7 @@ impl Host {
             Answer::No(reason) => return Ok(Met::Refused(shown(&reason))),
         }
         write_line(&mut socket, &self.greeting)?;
-        let answer = read_line(&mut socket, ANSWER_BYTES_MAX, deadline)?;
+        let answer: Answer<Option<Box<JobStart>>> = read_line(&mut socket, ANSWER_BYTES_MAX, deadline)?;
         socket.set_write_timeout(None)?;
         Ok(match answer {
             Answer::Yes(start) => Met::Welcome(socket, start),

@@ -299,7 +299,7 @@ fn connect(
 ) -> Result<(TcpStream, Option<JobStart>), ClusterError> {
     loop {
         match host.connect(purpose, peer, address, deadline) {
-            Ok(Met::Welcome(socket, start)) => return Ok((socket, start)),
+            Ok(Met::Welcome(socket, start)) => return Ok((socket, start.map(|start| *start))),
             Ok(Met::Refused(reason)) => {
                 return Err(ClusterError::Refused { process: cluster.process, peer, reason });
             }

@@ -8,6 +8,7 @@ use crate::checkpoint::choose::{find_probe, put_probe};
 use crate::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequests};
 use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::Store;
+use crate::checkpoint::worker::Checkpoints;
 use crate::checkpoint::writer::{Writer, WriterSettings};
 use crate::cluster::{Cluster, ClusterError, assemble};
 use crate::commands::input_watch::InputWatch;
@@ -19,7 +20,7 @@ use crate::http::{self, HealthLimits, JobSite, Phase, ProcessIdentity, Server, S
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job};
 use crate::observe::Observer;
-use crate::pipeline::{self, Checkpoints, Ended, Job, ObserveJob, Unpaced};
+use crate::pipeline::{self, Ended, Job, ObserveJob, Unpaced};
 use crate::progress::JobStart;
 use crate::{logging, metrics};
 

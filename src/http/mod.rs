@@ -92,7 +92,7 @@ fn router(site: Site, live: Live) -> Router {
         .fallback(pages::no_such_path)
         .method_not_allowed_fallback(async || Problem {
             status: StatusCode::METHOD_NOT_ALLOWED,
-            detail: "this path does not take that method".into(),
+            detail: "only GET and HEAD are allowed here".into(),
         })
         .layer(axum::middleware::map_response(with_security_headers))
 }

@@ -1,6 +1,5 @@
 //! Results, dead letters and progress into Kafka, one transaction after another.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use super::describe;
 use super::progress::read_generation;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
-use crate::progress::{JobState, PartitionCut, Progress};
+use crate::progress::{JobState, Progress};
 use crate::source::DeadLetter;
 
 /// The topics of a job.
@@ -44,7 +43,6 @@ pub struct KafkaCommitter {
     progress: Progress,
     /// The latest run that is known to have begun: this one, or before that the one it follows.
     begun_generation: i64,
-    cuts: BTreeMap<i32, PartitionCut>,
     /// Commits the read positions for a group of the job's name: nothing reads them but tools that show lag.
     group: Option<BaseConsumer<LogContext>>,
     payload: Vec<u8>,
@@ -127,7 +125,6 @@ impl KafkaCommitter {
                 input: Vec::new(),
             },
             begun_generation: 0,
-            cuts: BTreeMap::new(),
             group,
             payload: Vec::new(),
         };
@@ -145,7 +142,6 @@ impl KafkaCommitter {
         advances: &[ProgressRecord],
         outdated: &[String],
     ) -> Result<(), CommitError> {
-        self.cuts = progress.input.iter().map(|cut| (cut.partition, *cut)).collect();
         self.begun_generation = progress.generation - 1;
         self.progress = progress;
         self.transaction(|committer| {
@@ -283,7 +279,7 @@ impl KafkaCommitter {
     fn show_positions(&self) {
         let Some(group) = &self.group else { return };
         let mut positions = TopicPartitionList::new();
-        for cut in self.cuts.values() {
+        for cut in &self.progress.input {
             // A partition that can't be added is not shown.
             positions.add_partition_offset(&self.topics.events, cut.partition, Offset::Offset(cut.position)).ok();
         }
@@ -314,12 +310,7 @@ fn classify(error: &KafkaError, call: &str) -> CommitError {
 
 impl CommitEpoch for KafkaCommitter {
     fn commit(&mut self, epoch: &Epoch) -> Result<(), CommitError> {
-        self.cuts.extend(epoch.cuts.iter().map(|cut| (cut.partition, *cut)));
-        self.progress.committed_through = epoch.through.map(|tick| tick.0);
-        self.progress.input = self.cuts.values().copied().collect();
-        if epoch.finished {
-            self.progress.state = JobState::Finished;
-        }
+        epoch.record_in(&mut self.progress);
         let mut payload = std::mem::take(&mut self.payload);
         let outcome = self.transaction(|committer| {
             for result in epoch.windows.iter().flat_map(|window| &window.results) {

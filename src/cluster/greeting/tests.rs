@@ -38,7 +38,7 @@ fn meet(connecting: &Host, accepting: &Host, purpose: Purpose) -> Seen {
         let welcome = scope.spawn(move || accepting.welcome(here, start));
         let met = connecting.introduce_itself(there, purpose, 0, Instant::now() + PATIENCE);
         let met = match met {
-            Ok(Met::Welcome(_, start)) => Ok(start),
+            Ok(Met::Welcome(_, start)) => Ok(start.map(|start| *start)),
             Ok(Met::Refused(reason)) => Err(reason),
             Err(error) => Err(error.to_string()),
         };
