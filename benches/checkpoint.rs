@@ -23,13 +23,14 @@ use clicktide::checkpoint::choose::newest;
 use clicktide::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequests, Taken};
 use clicktide::checkpoint::restore::Restore;
 use clicktide::checkpoint::store::{Store, StoreError, StoreLocation, open_store};
+use clicktide::checkpoint::worker::Checkpoints;
 use clicktide::checkpoint::writer::{Command, Outcome, Writer, WriterSettings};
 use clicktide::cluster::{Cluster, ClusterError, assemble};
 use clicktide::committer::{CommitEpoch, CommitError, Epoch};
 use clicktide::event::ClickEvent;
 use clicktide::ingest::{Accepted, Format, Ingest, Record};
 use clicktide::kafka::properties::Properties;
-use clicktide::pipeline::{self, Checkpoints, Ended, Job, JobError, ObserveJob, OpenPartitions, Pace, Waker};
+use clicktide::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Pace, Waker};
 use clicktide::privacy::{HashKey, PageKey};
 use clicktide::progress::{JobStart, PartitionCut, Progress};
 use clicktide::recovery::{Asked, Bounds, Recovery};
@@ -111,7 +112,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Writes `rows` events that were collected since the last checkpoint, on one thread.
-fn write_all(rows: u64) -> Result<Vec<String>, Box<dyn Error>> {
+fn write_all(rows: u64) -> Result<Row, Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let store = TimedStore::open(&dir)?;
     let settings = WriterSettings { store: Arc::clone(&store) as _, generation: 1, process: 0, workers: 1, keep: 3 };
@@ -170,13 +171,13 @@ struct History {
 impl History {
     /// Runs a job through `rows` events and then the changes, each in a slide of its own, with a checkpoint after each.
     /// Also gives the lines of the report.
-    fn make(rows: u64, changes: &[u64]) -> Result<(Self, Vec<Vec<String>>), Box<dyn Error>> {
+    fn make(rows: u64, changes: &[u64]) -> Result<(Self, Vec<Row>), Box<dyn Error>> {
         let dir = tempfile::tempdir()?;
         let store = TimedStore::open(&dir)?;
         let log = Arc::new(Log::new(rows, changes));
         let recovery = Recovery::new_job(&asked(), &[0; PARTITIONS as usize], &log.bounds(BEGIN_MS));
         let mut run = Run::start(&log, &store, recovery, 2, true)?;
-        let mut lines: Vec<(u64, Vec<Duration>, Vec<String>)> = Vec::new();
+        let mut lines: Vec<(u64, Vec<Duration>, Row)> = Vec::new();
         let mut through_ms = BEGIN_MS + FILL_MS;
         for change in std::iter::once(rows).chain(changes.iter().copied()) {
             let began = Instant::now();
@@ -216,7 +217,7 @@ impl History {
     }
 
     /// Starts the job again and again, in each way. Gives the lines of the report.
-    fn starts(&self, workers: &[usize], repetitions: usize) -> Result<Vec<Vec<String>>, Box<dyn Error>> {
+    fn starts(&self, workers: &[usize], repetitions: usize) -> Result<Vec<Row>, Box<dyn Error>> {
         let ways: Vec<(bool, usize)> =
             [true, false].into_iter().flat_map(|restored| workers.iter().map(move |w| (restored, *w))).collect();
         let mut measured: Vec<Vec<Start>> = vec![Vec::new(); ways.len()];
@@ -657,10 +658,13 @@ impl Store for TimedStore {
     }
 }
 
+/// A row of a table.
+type Row = Vec<String>;
+
 /// A table in Markdown, all numbers but the head.
 struct Table {
     head: &'static str,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Row>,
 }
 
 impl Table {
