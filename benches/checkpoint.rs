@@ -9,7 +9,9 @@
 //! A start is timed from the search for a checkpoint to the first commit that is new, which waits for nothing but the job:
 //! the records that close its window are there already. "Rebuilt" is the same start without a checkpoint.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "memory.rs"]
+mod memory;
+
 use std::error::Error;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -38,6 +40,7 @@ use clicktide::source::{DeadLetterPayload, LogEnd, ReadPartition, SourceError, S
 use clicktide::validation::Limits;
 use clicktide_dataflows::event::{EventType, PageName};
 use clicktide_dataflows::time::{PartitionClock, Tick, Windows};
+use memory::CountingAllocator;
 use rustix::time::{ClockId, clock_gettime};
 
 /// What a checkpoint costs, and what it saves at the next start.
@@ -689,51 +692,4 @@ fn median(mut of: Vec<Duration>) -> Duration {
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// The system's allocator, which counts bytes while asked to.
-struct CountingAllocator;
-
-static COUNTING: AtomicBool = AtomicBool::new(false);
-static ALLOCATED: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-impl CountingAllocator {
-    /// Runs `f`; the greatest amount of memory (MB) it had allocated at any time beside what there was before.
-    fn peak_mb<T>(f: impl FnOnce() -> T) -> (T, f64) {
-        ALLOCATED.store(0, Ordering::Relaxed);
-        PEAK.store(0, Ordering::Relaxed);
-        COUNTING.store(true, Ordering::Relaxed);
-        let value = f();
-        COUNTING.store(false, Ordering::Relaxed);
-        (value, PEAK.load(Ordering::Relaxed) as f64 / 1e6)
-    }
-
-    fn count(bytes: i64) {
-        if COUNTING.load(Ordering::Relaxed) {
-            let allocated = ALLOCATED.fetch_add(bytes, Ordering::Relaxed) + bytes;
-            PEAK.fetch_max(allocated, Ordering::Relaxed);
-        }
-    }
-}
-
-// SAFETY: every call is handed on unchanged to the system's allocator; counting allocates nothing.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::count(layout.size() as i64);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        Self::count(-(layout.size() as i64));
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::count(size as i64 - layout.size() as i64);
-        unsafe { System.realloc(memory, layout, size) }
-    }
 }

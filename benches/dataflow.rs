@@ -9,12 +9,12 @@
 
 #[path = "baseline.rs"]
 mod baseline;
+#[path = "memory.rs"]
+mod memory;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ use timely::dataflow::operators::{Input, Probe};
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 
 use baseline::Log;
+use memory::CountingAllocator;
 
 /// The dataflow beside a hand-written, single-threaded program: events in memory → results in memory.
 #[derive(Parser)]
@@ -427,51 +428,4 @@ fn median(times: impl Iterator<Item = Duration>) -> f64 {
     let mut times: Vec<f64> = times.map(|time| time.as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The system's allocator, which counts bytes while asked to.
-struct CountingAllocator;
-
-static COUNTING: AtomicBool = AtomicBool::new(false);
-static ALLOCATED: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-impl CountingAllocator {
-    /// Runs `f`; the greatest amount of memory (MB) it had allocated at any time beside what there was before.
-    fn peak_mb<T>(f: impl FnOnce() -> T) -> (T, f64) {
-        ALLOCATED.store(0, Ordering::Relaxed);
-        PEAK.store(0, Ordering::Relaxed);
-        COUNTING.store(true, Ordering::Relaxed);
-        let value = f();
-        COUNTING.store(false, Ordering::Relaxed);
-        (value, PEAK.load(Ordering::Relaxed) as f64 / 1e6)
-    }
-
-    fn count(bytes: i64) {
-        if COUNTING.load(Ordering::Relaxed) {
-            let allocated = ALLOCATED.fetch_add(bytes, Ordering::Relaxed) + bytes;
-            PEAK.fetch_max(allocated, Ordering::Relaxed);
-        }
-    }
-}
-
-// SAFETY: every call is handed on unchanged to the system's allocator; counting allocates nothing.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::count(layout.size() as i64);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        Self::count(-(layout.size() as i64));
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::count(size as i64 - layout.size() as i64);
-        unsafe { System.realloc(memory, layout, size) }
-    }
 }
