@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::http::Phase;
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::source::KafkaPartitions;
-use crate::kafka::start::{From, StartError, start_job};
+use crate::kafka::start::{From, StartError, StartSettings, start_job};
 use crate::observe::Observer;
 use crate::pipeline::{self, Job, ObserveJob, Unpaced};
 
@@ -64,7 +64,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     }
 
     let meaning = config.meaning();
-    let settings = start_settings(&config, From::Earliest, false);
+    let settings = StartSettings { topic_ids: false, ..start_settings(&config, From::Earliest, false) };
     let (committer, start) = start_job(&settings, &|committed| meaning.differences(committed))
         .map_err(|e: StartError| kafka(e.to_string()))?;
     let (allocators, start) = assemble::<ClusterError>(&Cluster::single(workers), "demo", || Ok(start))

@@ -59,6 +59,8 @@ pub struct StartSettings {
     pub windows: Windows,
     /// How far events may come out of order, ms.
     pub bound_ms: i64,
+    /// Whether the brokers can be asked for the id of a topic. The embedded one does not answer.
+    pub topic_ids: bool,
     /// Whether to go on where records that are needed are gone.
     pub accept_gap: bool,
     /// Where the job's checkpoints are kept, if they are.
@@ -275,9 +277,10 @@ impl Log {
             Ok(Bounds { low, high })
         };
         let bounds = (0..partitions as i32).map(bounds).collect::<Result<Vec<_>, StartError>>()?;
-        // An old broker, and the one of the demo, can't be asked.
+        // An old broker can't be asked either.
         let unknown = |reason: &String| tracing::debug!(topic, reason, "the topic's id is not known");
-        let topic_id = topic_id(&consumer, &topic, TIMEOUT).inspect_err(unknown).unwrap_or_default();
+        let ask = || topic_id(&consumer, &topic, TIMEOUT).inspect_err(unknown).ok().flatten();
+        let topic_id = settings.topic_ids.then(ask).flatten();
         Ok(Log { consumer, topic, topic_id, bounds })
     }
 
