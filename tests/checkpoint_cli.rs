@@ -13,7 +13,7 @@ use clicktide::checkpoint::{Manifest, ObjectRef, PaneObject, ResumePoint, names}
 use clicktide::config::Config;
 use clicktide::kafka::properties::Properties;
 use clicktide::progress::{IdleAdvance, PartitionCut};
-use clicktide_dataflows::event::{Activity, EventType};
+use clicktide_dataflows::event::{Activity, EventType, PageName};
 use clicktide_dataflows::time::{PartitionClock, Tick};
 
 const MIDNIGHT: i64 = 1_795_737_600_000;
@@ -31,7 +31,8 @@ fn put(store: &dyn Store, name: &str, through: i64, generation: i64, configurati
         session_duration_s: Some(60),
         time_ms: through.0 - 1,
     };
-    let body = PaneObject { activities: vec![activity; 2], names: vec![] }.encode();
+    let page = PageName { page: 1, page_url: "/one".into(), keep_until: activity.leave };
+    let body = PaneObject { activities: vec![activity; 2], names: vec![page] }.encode();
     let object = ObjectRef {
         name: names::pane(generation, name.replace('/', ".")),
         bytes: body.len() as u64,

@@ -1,10 +1,13 @@
 //! Which checkpoint a run goes on from, and whether it may write others.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clicktide_dataflows::event::PageId;
 use clicktide_dataflows::time::Tick;
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -209,7 +212,17 @@ pub fn read_object(store: &dyn Store, object: &ObjectRef) -> Result<PaneObject, 
     if decoded.activities.len() as u64 != object.events {
         return refuse(format!("it has {} events, and should have {}", decoded.activities.len(), object.events));
     }
+    if !all_named(&decoded) {
+        return refuse("it has events of a page that it does not name for as long as they count".to_owned());
+    }
     Ok(decoded)
+}
+
+/// Whether every page has its name for as long as it has events: no result can be given without.
+fn all_named(object: &PaneObject) -> bool {
+    let names: HashMap<PageId, Tick, FixedState> =
+        object.names.iter().map(|name| (name.page, name.keep_until)).collect();
+    object.activities.iter().all(|activity| names.get(&activity.page).is_some_and(|until| activity.leave <= *until))
 }
 
 /// An object by which processes find out whether they share the store: put by one, looked for by the others.

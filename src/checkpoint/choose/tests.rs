@@ -1,6 +1,6 @@
 //! Stores that hold this and that, and what is chosen.
 
-use clicktide_dataflows::event::{Activity, EventType};
+use clicktide_dataflows::event::{Activity, EventType, PageName};
 
 use super::*;
 use crate::checkpoint::store::{MemoryStore, ObjectStorage, StoreLocation};
@@ -20,12 +20,17 @@ pub(in crate::checkpoint) fn put_pane(store: &dyn Store, name: &str, events: usi
         session_duration_s: None,
         time_ms: 5_000,
     };
-    let bytes = PaneObject { activities: vec![activity; events], names: vec![] }.encode();
+    let page = PageName { page: 1, page_url: "/one".into(), keep_until: Tick(310_000) };
+    put_object(store, name, &PaneObject { activities: vec![activity; events], names: vec![page] })
+}
+
+fn put_object(store: &dyn Store, name: &str, object: &PaneObject) -> ObjectRef {
+    let bytes = object.encode();
     let object = ObjectRef {
         name: name.to_owned(),
         bytes: bytes.len() as u64,
         checksum: checksum(&bytes),
-        events: events as u64,
+        events: object.activities.len() as u64,
         needed_until: Tick(310_000),
         counts_through: Tick::NEVER,
     };
@@ -225,4 +230,26 @@ impl Store for Overwriting {
 fn a_store_that_overwrites_is_refused() {
     let error = put_probe(&Overwriting(MemoryStore::default()), 1).unwrap_err().to_string();
     assert!(error.contains("does not honour the condition If-None-Match"), "{error}");
+}
+
+#[test]
+fn an_object_that_does_not_name_its_pages_is_passed_over() {
+    let check = |keep_until: Option<i64>, good: bool| {
+        let store = MemoryStore::default();
+        put(&store, 10_000, 1);
+        let whole = put_pane(&store, "panes/2-whole", 3);
+        let mut object = read_object(&store, &whole).unwrap();
+        object.names.clear();
+        let name = |until| PageName { page: 1, page_url: "/one".into(), keep_until: Tick(until) };
+        object.names.extend(keep_until.map(name));
+        let manifest = manifest(20_000, 2, vec![put_object(&store, "panes/2-0", &object)]);
+        store.put_new(&names::checkpoint(Tick(20_000), 2), manifest.encode()).unwrap();
+        let (found, rejected) = newest(&store, "job", CONFIGURATION, Some(Tick(30_000))).unwrap();
+        assert_eq!(found.map(|(_, manifest)| manifest.through), Some(Tick(if good { 20_000 } else { 10_000 })));
+        let told = rejected.iter().any(|rejected| rejected.reason.contains("does not name"));
+        assert_eq!(told, !good, "{rejected:?}");
+    };
+    check(Some(310_000), true);
+    check(Some(309_999), false);
+    check(None, false);
 }
