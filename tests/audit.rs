@@ -65,11 +65,12 @@ fn steady() {
     check("steady", 20_000, 2_993, 13);
 }
 
-/// Any other inputs: `CLICKTIDE_ORACLE=FOLDER/NAME` for `FOLDER/NAME.events.jsonl.gz` and `FOLDER/NAME.expected.jsonl.gz`.
+/// Any other inputs: `CLICKTIDE_ORACLE=FOLDER/NAME` for `FOLDER/NAME.events.jsonl.gz` and `FOLDER/NAME.expected.jsonl.gz`;
+/// without it, one of the project's own.
 #[test]
-#[ignore = "for inputs kept elsewhere: CLICKTIDE_ORACLE=FOLDER/NAME cargo test --test audit -- --ignored"]
 fn from_the_environment() {
-    let path = PathBuf::from(std::env::var_os("CLICKTIDE_ORACLE").expect("CLICKTIDE_ORACLE is set"));
+    let own = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/steady").into();
+    let path = PathBuf::from(std::env::var_os("CLICKTIDE_ORACLE").unwrap_or_else(own));
     let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
     let (totals, report) = audit(folder, name.to_str().unwrap());
     println!("{totals:?}");

@@ -151,34 +151,3 @@ fn the_example_of_version_1() {
     let object = PaneObject::decode(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!(sorted(object), sorted(example()));
 }
-
-/// Events as they are: 1,000 a second in panes of 10 s, half of them with a duration.
-/// Run with `cargo test --release --lib pane_object -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures; nothing is checked that depends on the machine"]
-fn measure() {
-    use std::time::Instant;
-    let number = 1_000_000;
-    let event = |i: i64| Activity {
-        page: (i as u64 % 100).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        event_type: event_type((i % 5) as u8).unwrap(),
-        ..activity(i / 10_000 * 10_000, i, (i % 2 == 0).then_some(300))
-    };
-    let object = PaneObject { activities: (0..number).map(event).collect(), names: Vec::new() };
-    for _ in 0..3 {
-        let start = Instant::now();
-        let bytes = object.encode();
-        let encoded = start.elapsed();
-        let start = Instant::now();
-        let decoded = PaneObject::decode(&bytes).unwrap();
-        let read = start.elapsed();
-        assert_eq!(decoded.activities.len(), object.activities.len());
-        let per_event = |nanos: u128| nanos as f64 / number as f64;
-        println!(
-            "{:.1} bytes, {:.1} ns to encode, {:.1} ns to decode an event",
-            bytes.len() as f64 / number as f64,
-            per_event(encoded.as_nanos()),
-            per_event(read.as_nanos())
-        );
-    }
-}
