@@ -12,14 +12,7 @@ use clicktide_dataflows::event::{Activity, EventType, PageAnalytics, PageId, Ses
 use clicktide_dataflows::time::{Tick, Windows};
 use foldhash::fast::FixedState;
 
-/// The events of one partition in log order, judged and hashed.
-#[derive(Default)]
-pub struct Log {
-    /// The events that are not late.
-    pub activities: Vec<Activity>,
-    /// Where the watermark passes window ends: the number of activities before, and the first open tick from there on.
-    pub opens: Vec<(usize, Tick)>,
-}
+use crate::load::Log;
 
 /// Computes every metric of every page and window, ordered by window.
 pub fn all_metrics(log: &Log, names: &HashMap<PageId, String>, windows: Windows) -> Vec<PageAnalytics> {

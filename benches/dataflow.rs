@@ -9,6 +9,8 @@
 
 #[path = "baseline.rs"]
 mod baseline;
+#[path = "load.rs"]
+mod load;
 #[path = "memory.rs"]
 mod memory;
 
@@ -18,56 +20,26 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum};
-use clicktide_dataflows::event::{Activity, EventType, PageAnalytics, PageId, PageName};
+use clap::Parser;
+use clicktide_dataflows::event::{Activity, PageAnalytics, PageId, PageName};
 use clicktide_dataflows::page_analytics::page_analytics;
-use clicktide_dataflows::time::{Judgement, PartitionClock, Tick, Windows};
-use foldhash::fast::FixedState;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Zipf};
+use clicktide_dataflows::time::{Tick, Windows};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use std::hash::BuildHasher;
 use timely::dataflow::InputHandle;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::{Input, Probe};
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 
-use baseline::Log;
+use load::{Load, Log};
 use memory::CountingAllocator;
 
 /// The dataflow beside a hand-written, single-threaded program: events in memory → results in memory.
 #[derive(Parser)]
 struct Args {
-    /// Events to generate.
-    #[arg(long, default_value_t = 2_000_000)]
-    events: usize,
-    /// Events per second of event time.
-    #[arg(long, default_value_t = 1_000)]
-    rate: u64,
-    /// Pages.
-    #[arg(long, default_value_t = 100)]
-    pages: u64,
-    /// Users, in sessions of 15 to 45 minutes.
-    #[arg(long, default_value_t = 1_000)]
-    users: u64,
-    /// How popular pages are.
-    #[arg(long, value_enum, default_value_t = Popularity::Zipf)]
-    popularity: Popularity,
-    /// Share of events that are up to 40 s older than the log's latest.
-    #[arg(long, default_value_t = 0.05)]
-    disorder: f64,
-    /// Bound on disorder, ms.
-    #[arg(long, default_value_t = 30_000)]
-    bound: i64,
-    /// Window size, ms.
-    #[arg(long, default_value_t = 300_000)]
-    size: i64,
-    /// Window slide, ms.
-    #[arg(long, default_value_t = 10_000)]
-    slide: i64,
+    #[command(flatten)]
+    load: Load,
     /// Numbers of workers to run the dataflow with.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     workers: Vec<usize>,
@@ -77,9 +49,6 @@ struct Args {
     /// Activities per message.
     #[arg(long, default_value_t = 2_048)]
     batch: usize,
-    /// Seed of the generator.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     /// Prints where the time goes, operator by operator, at the first number of workers.
     #[arg(long)]
     profile: bool,
@@ -89,12 +58,6 @@ struct Args {
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Popularity {
-    Zipf,
-    Uniform,
 }
 
 /// What is measured; the first is the yardstick.
@@ -140,8 +103,8 @@ struct Report {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let windows = Windows::new(args.size, args.slide, 0)?;
-    let (log, names) = generate(&args, &windows)?;
+    let windows = args.load.windows()?;
+    let (log, names) = args.load.generate(&windows)?;
     let names = Arc::new(names);
     let events = log.activities.len();
 
@@ -189,7 +152,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ratio_by_wall: baseline_wall_s / wall_s,
         peak_mb: *peak_mb,
     });
-    let report = Report { events, late: args.events - events, results: expected.len(), lines: lines.collect() };
+    let report = Report { events, late: args.load.events - events, results: expected.len(), lines: lines.collect() };
     print(&report);
     if let Some(workers) = args.workers.first().filter(|_| args.profile) {
         let profile = Arc::new(Mutex::new(Profile::new()));
@@ -359,63 +322,6 @@ fn split(log: &Log, workers: usize) -> Vec<Log> {
         }
     }
     logs
-}
-
-/// Events of one partition: users in sessions of 15 to 45 minutes, pages by popularity, one event after the other at a
-/// steady rate, some of them late or out of order. Every other session reports its duration, on half of its events.
-fn generate(args: &Args, windows: &Windows) -> Result<(Log, HashMap<PageId, String>), Box<dyn Error>> {
-    const START_MS: i64 = 1_700_000_000_000;
-    let hash = FixedState::default();
-    let mut random = ChaCha8Rng::seed_from_u64(args.seed);
-    let zipf = Zipf::new(args.pages as f64, 1.0)?;
-    let mut names = HashMap::new();
-    for page in 0..args.pages {
-        names.insert(hash.hash_one(("page", page)), format!("https://shop.example/products/{page:05}"));
-    }
-    // Of every user: the session's number, start and end.
-    let mut sessions: Vec<(u64, i64, i64)> = vec![(0, 0, 0); args.users as usize];
-    let mut log = Log::default();
-    let mut clock = PartitionClock::default();
-    for event in 0..args.events {
-        let now_ms = START_MS + (event as u64 * 1_000 / args.rate) as i64;
-        let user = random.random_range(0..args.users);
-        let page = match args.popularity {
-            Popularity::Zipf => zipf.sample(&mut random) as u64 - 1,
-            Popularity::Uniform => random.random_range(0..args.pages),
-        };
-        let (number, start_ms, end_ms) = &mut sessions[user as usize];
-        if now_ms >= *end_ms {
-            let length_ms = random.random_range(15 * 60_000..45 * 60_000);
-            // Sessions are under way when the log begins.
-            let begun_ms = if *number == 0 { random.random_range(0..length_ms) } else { 0 };
-            (*number, *start_ms, *end_ms) = (*number + 1, now_ms - begun_ms, now_ms - begun_ms + length_ms);
-        }
-        let time_ms = if random.random_bool(args.disorder) { now_ms - random.random_range(0..40_000) } else { now_ms };
-        let reports = *number % 2 == 0 && random.random_bool(0.5);
-        let event_type = match random.random_range(0..100) {
-            0..70 => EventType::View,
-            70..90 => EventType::Click,
-            90..97 => EventType::AddToCart,
-            _ => EventType::Purchase,
-        };
-        if let Judgement::Counts { enter, leave } = clock.judge(windows, args.bound, time_ms, None) {
-            log.activities.push(Activity {
-                enter,
-                leave,
-                page: hash.hash_one(("page", page)),
-                user: hash.hash_one(("user", user)),
-                session: hash.hash_one(("session", user, *number)),
-                event_type,
-                session_duration_s: reports.then_some(((time_ms - *start_ms).max(0) / 1_000) as i32),
-                time_ms,
-            });
-        }
-        let open = clock.open_tick(windows, args.bound);
-        if log.opens.last().is_none_or(|(_, last)| *last < open) {
-            log.opens.push((log.activities.len(), open));
-        }
-    }
-    Ok((log, names))
 }
 
 /// CPU time of the process so far, of all its threads.
