@@ -251,7 +251,7 @@ fn run_dataflow(
                 Metrics::All => page_analytics(events, announced, windows),
                 Metrics::CountersAndUniques => {
                     let panes = file_by_pane(events);
-                    page_windows(slide(panes.page_events, "visitors", Visitors::default()), announced, windows)
+                    page_windows(slide(panes.page_events, "visitors", Visitors::new(windows)), announced, windows)
                 }
             };
             let (probe, results) = results.probe();

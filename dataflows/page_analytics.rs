@@ -49,7 +49,7 @@ pub fn page_analytics<'scope>(
     windows: Windows,
 ) -> Stream<'scope, Tick, Vec<PageAnalytics>> {
     let panes = file_by_pane(activities);
-    let visitors = slide(panes.page_events, "visitors", Visitors::default());
+    let visitors = slide(panes.page_events, "visitors", Visitors::new(windows));
     let sessions = slide(panes.session_events, "sessions", Sessions::default());
     page_windows(visitors.concat(sessions), names, windows)
 }

@@ -115,3 +115,32 @@ impl<D> Filing<D> {
         self.panes.drain(..).filter(|pane| !pane.rows.is_empty())
     }
 }
+
+/// The rows of all chunks, dealt out by the first bits of a hash of what they belong to, so that those which belong to the same,
+/// and find it in the cache, are near to each other. Costs two passes.
+pub fn deal<D: Copy>(chunks: &[Vec<D>], hash: impl Fn(&D) -> u64) -> Vec<D> {
+    const ROWS_PER_PART: usize = 32;
+    const BITS_MAX: u32 = 8;
+    let mut dealt = chunks.concat();
+    let bits = (dealt.len() / ROWS_PER_PART).checked_ilog2().unwrap_or(0).min(BITS_MAX);
+    if bits == 0 {
+        return dealt;
+    }
+    let part_of = |row: &D| (hash(row) >> (u64::BITS - bits)) as usize;
+    let mut sizes = [0; 1 << BITS_MAX];
+    for row in chunks.iter().flatten() {
+        sizes[part_of(row)] += 1;
+    }
+    // Where the next row of each part goes.
+    let mut next = sizes;
+    let mut start = 0;
+    for part in &mut next {
+        start += std::mem::replace(part, start);
+    }
+    for row in chunks.iter().flatten() {
+        let at = &mut next[part_of(row)];
+        dealt[*at] = *row;
+        *at += 1;
+    }
+    dealt
+}

@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::counters::{PageCounters, PageSlot, Pages};
 use crate::event::{Activity, EventType, PageId, SessionId};
+use crate::pane::deal;
 use crate::sliding::Slide;
 use crate::time::Tick;
 
@@ -70,7 +71,8 @@ pub struct Sessions {
 /// What is kept of an event in the window.
 pub struct EnteredSessionEvent {
     session: u32,
-    page: PageSlot,
+    /// Its page's place in the session.
+    visit: u32,
     view: bool,
 }
 
@@ -78,28 +80,31 @@ impl Slide for Sessions {
     type Row = SessionEvent;
     type Entered = EnteredSessionEvent;
 
-    #[inline]
-    fn enter(&mut self, row: &SessionEvent, leave: Tick) -> EnteredSessionEvent {
+    fn enter(&mut self, rows: &[Vec<SessionEvent>], leave: Tick) -> Vec<EnteredSessionEvent> {
         let Sessions { pages, slots, sessions, touched } = self;
-        let slot = *slots.entry(row.session).or_insert_with(|| {
-            u32::try_from(sessions.insert(Session::new(row.session))).expect("sessions fit into memory")
-        });
-        let session = &mut sessions[slot as usize];
-        session.touch(slot, touched);
-        session.times.note(row, leave);
-        let page = session.visits.enter(row, pages, session.counted.duration_ms);
-        session.count(row.view, 1);
-        EnteredSessionEvent { session: slot, page, view: row.view }
+        let rows = deal(rows, |row| row.session);
+        let enter = |row: &SessionEvent| {
+            let slot = *slots.entry(row.session).or_insert_with(|| {
+                u32::try_from(sessions.insert(Session::new(row.session))).expect("sessions fit into memory")
+            });
+            let session = &mut sessions[slot as usize];
+            session.touch(slot, touched);
+            session.times.note(row, leave);
+            session.count(row.view, 1);
+            let visit = session.visits.enter(row, pages, session.counted.duration_ms);
+            EnteredSessionEvent { session: slot, visit, view: row.view }
+        };
+        rows.iter().map(enter).collect()
     }
 
     #[inline]
     fn leave(&mut self, entered: EnteredSessionEvent) {
-        let EnteredSessionEvent { session: slot, page, view } = entered;
+        let EnteredSessionEvent { session: slot, visit, view } = entered;
         let Sessions { pages, sessions, touched, .. } = self;
         let session = &mut sessions[slot as usize];
         session.touch(slot, touched);
-        session.visits.leave(page, view, pages, session.counted.duration_ms);
         session.count(view, -1);
+        session.visits.leave(visit, view, pages, session.counted.duration_ms);
     }
 
     fn changes(&mut self, tick: Tick) -> impl Iterator<Item = (PageId, PageCounters)> {
@@ -175,13 +180,13 @@ impl Session {
         let duration_ms = self.times.duration_ms(tick);
         let change_ms = i128::from(duration_ms - self.counted.duration_ms);
         if change_ms != 0 {
-            for page in &self.visits.pages {
-                pages.change(*page).duration_ms += change_ms;
+            for page in self.visits.live() {
+                pages.change(page).duration_ms += change_ms;
             }
         }
         // With a single event there is a single page.
         let bounces = self.views == 1 && self.others == 0;
-        let bounced = self.visits.pages.first().filter(|_| bounces).copied();
+        let bounced = self.visits.live().next().filter(|_| bounces);
         if bounced != self.counted.bounced {
             self.counted.bounced.iter().for_each(|page| pages.change(*page).bounced -= 1);
             bounced.iter().for_each(|page| pages.change(*page).bounced += 1);
@@ -256,14 +261,15 @@ fn after<T>(by_leave: &VecDeque<(Tick, T)>, leave: Tick) -> usize {
     by_leave.len() - by_leave.iter().rev().take_while(|(later, _)| *later > leave).count()
 }
 
-/// The pages of one session that it has events on in the window, in no order.
-#[derive(Default)]
+/// The pages of one session that it has events on in the window, each at a place that it keeps.
 struct Visits {
+    /// By place; [`VACANT`] where there is none.
     pages: Vec<PageSlot>,
-    /// Of each page.
+    /// Of each page. A vacant place holds the next vacant one in `views`.
     counts: Vec<EventCounts>,
-    /// Where each page is; only while there are too many to look through.
-    positions: Option<Box<HashMap<PageSlot, u32, FixedState>>>,
+    first_vacant: u32,
+    /// Where each page is; only once there are too many to look through.
+    places: Option<Box<HashMap<PageSlot, u32, FixedState>>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -272,21 +278,34 @@ struct EventCounts {
     others: u32,
 }
 
-/// Pages of a session from which on they are indexed.
+/// No page, and no place.
+const VACANT: u32 = u32::MAX;
+/// Places in a session from which on its pages are indexed.
 const INDEXED_FROM: usize = 128;
 
+impl Default for Visits {
+    fn default() -> Self {
+        Visits { pages: Vec::new(), counts: Vec::new(), first_vacant: VACANT, places: None }
+    }
+}
+
 impl Visits {
+    fn live(&self) -> impl Iterator<Item = PageSlot> {
+        self.pages.iter().copied().filter(|page| *page != VACANT)
+    }
+
+    /// Counts an event; returns the place of its page.
     #[inline]
-    fn enter(&mut self, row: &SessionEvent, pages: &mut Pages<SessionCounters>, counted_ms: i64) -> PageSlot {
+    fn enter(&mut self, row: &SessionEvent, pages: &mut Pages<SessionCounters>, counted_ms: i64) -> u32 {
         let page = pages.find(row.page);
-        let at = self.position(page).unwrap_or_else(|| {
+        let place = self.place(page).unwrap_or_else(|| {
             pages.refer(page);
             let change = pages.change(page);
             change.sessions += 1;
             change.duration_ms += i128::from(counted_ms);
-            self.push(page)
+            self.insert(page)
         });
-        let counts = &mut self.counts[at];
+        let counts = &mut self.counts[place as usize];
         if row.view {
             counts.views += 1;
         } else {
@@ -295,63 +314,69 @@ impl Visits {
                 pages.change(page).engaged += 1;
             }
         }
-        page
+        place
     }
 
+    /// Counts an event on the page at `place` no more.
     #[inline]
-    fn leave(&mut self, page: PageSlot, view: bool, pages: &mut Pages<SessionCounters>, counted_ms: i64) {
-        let at = self.position(page).expect("a page is kept while events on it are in the window");
-        let counts = &mut self.counts[at];
+    fn leave(&mut self, place: u32, view: bool, pages: &mut Pages<SessionCounters>, counted_ms: i64) {
+        let counts = &mut self.counts[place as usize];
         if view {
             counts.views -= 1;
         } else {
             counts.others -= 1;
             if counts.others == 0 {
-                pages.change(page).engaged -= 1;
+                pages.change(self.pages[place as usize]).engaged -= 1;
             }
         }
         if counts.views == 0 && counts.others == 0 {
+            let page = self.remove(place);
             let change = pages.change(page);
             change.sessions -= 1;
             change.duration_ms -= i128::from(counted_ms);
             pages.release(page);
-            self.remove(at);
         }
     }
 
     #[inline]
-    fn position(&self, page: PageSlot) -> Option<usize> {
-        match &self.positions {
-            None => position(&self.pages, page),
-            Some(positions) => positions.get(&page).map(|at| *at as usize),
+    fn place(&self, page: PageSlot) -> Option<u32> {
+        match &self.places {
+            None => position(&self.pages, page).map(|at| at as u32),
+            Some(places) => places.get(&page).copied(),
         }
     }
 
-    fn push(&mut self, page: PageSlot) -> usize {
-        let at = self.pages.len();
-        self.pages.push(page);
-        self.counts.push(EventCounts::default());
-        match &mut self.positions {
-            Some(positions) => drop(positions.insert(page, at as u32)),
-            None if at + 1 >= INDEXED_FROM => {
-                self.positions = Some(Box::new(self.pages.iter().copied().zip(0..).collect()));
+    fn insert(&mut self, page: PageSlot) -> u32 {
+        let place = match self.first_vacant {
+            VACANT => {
+                self.pages.push(page);
+                self.counts.push(EventCounts::default());
+                (self.pages.len() - 1) as u32
+            }
+            place => {
+                self.pages[place as usize] = page;
+                self.first_vacant = std::mem::take(&mut self.counts[place as usize]).views;
+                place
+            }
+        };
+        match &mut self.places {
+            Some(places) => drop(places.insert(page, place)),
+            None if self.pages.len() >= INDEXED_FROM => {
+                let places = self.pages.iter().copied().zip(0..).filter(|(page, _)| *page != VACANT);
+                self.places = Some(Box::new(places.collect()));
             }
             None => {}
         }
-        at
+        place
     }
 
-    fn remove(&mut self, at: usize) {
-        let page = self.pages.swap_remove(at);
-        self.counts.swap_remove(at);
-        let Some(positions) = &mut self.positions else { return };
-        positions.remove(&page);
-        if let Some(moved) = self.pages.get(at) {
-            positions.insert(*moved, at as u32);
+    fn remove(&mut self, place: u32) -> PageSlot {
+        let page = std::mem::replace(&mut self.pages[place as usize], VACANT);
+        self.counts[place as usize].views = std::mem::replace(&mut self.first_vacant, place);
+        if let Some(places) = &mut self.places {
+            places.remove(&page);
         }
-        if self.pages.len() < INDEXED_FROM / 2 {
-            self.positions = None;
-        }
+        page
     }
 }
 

@@ -37,8 +37,8 @@ pub trait Slide: 'static {
     /// What is kept of a row until it leaves.
     type Entered: 'static;
 
-    /// Counts a row from now on until `leave`.
-    fn enter(&mut self, row: &Self::Row, leave: Tick) -> Self::Entered;
+    /// Counts rows from now on until `leave`; returns what is left of them, in any order.
+    fn enter(&mut self, rows: &[Vec<Self::Row>], leave: Tick) -> Vec<Self::Entered>;
 
     /// Counts a row no more.
     fn leave(&mut self, entered: Self::Entered);
@@ -86,11 +86,7 @@ pub fn slide<'scope, S: Slide>(
                 // First what enters, so that what only changes hands is not forgotten in between.
                 while let Some(entry) = entering.first_entry().filter(|entry| entry.key().0 == tick) {
                     let ((_, leave), chunks) = entry.remove_entry();
-                    let mut entered = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
-                    for rows in chunks {
-                        entered.extend(rows.iter().map(|row| state.enter(row, leave)));
-                    }
-                    leaving.entry(leave).or_default().push(entered);
+                    leaving.entry(leave).or_default().push(state.enter(&chunks, leave));
                 }
                 for entered in leaving.remove(&tick).into_iter().flatten().flatten() {
                     state.leave(entered);
