@@ -286,7 +286,7 @@ fn run_dataflow(
             // As a source does: no partition runs ahead of the others.
             let behind = Tick(open.0 - 8 * windows.slide_ms());
             while open < Tick::NEVER && probe.less_than(&behind) {
-                worker.step();
+                worker.step_or_park(None);
             }
         }
         drop((events, announced));

@@ -50,7 +50,7 @@ pub fn page_analytics<'scope>(
 ) -> Stream<'scope, Tick, Vec<PageAnalytics>> {
     let panes = file_by_pane(activities);
     let visitors = slide(panes.page_events, "visitors", Visitors::new(windows));
-    let sessions = slide(panes.session_events, "sessions", Sessions::default());
+    let sessions = slide(panes.session_events, "sessions", Sessions::new(windows));
     page_windows(visitors.concat(sessions), names, windows)
 }
 

@@ -10,7 +10,7 @@ use crate::counters::{PageCounters, PageSlot, Pages};
 use crate::event::{Activity, EventType, PageId, SessionId};
 use crate::pane::deal;
 use crate::sliding::Slide;
-use crate::time::Tick;
+use crate::time::{Tick, Windows};
 
 /// An event, as the session it is part of sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,12 +60,25 @@ impl From<SessionCounters> for PageCounters {
 /// Keeps for every session its live pages and, per slide in which something happened, when that began; and per event in the
 /// window 12 bytes. Costs a look-up per event and, for a session whose duration changes, its live pages, since the mean of
 /// each of them does too.
-#[derive(Default)]
 pub struct Sessions {
+    windows: Windows,
     pages: Pages<SessionCounters>,
     slots: HashMap<SessionId, u32, FixedState>,
     sessions: Slab<Session>,
     touched: Vec<u32>,
+}
+
+impl Sessions {
+    /// None, in windows like these.
+    pub fn new(windows: Windows) -> Self {
+        Sessions {
+            windows,
+            pages: Pages::default(),
+            slots: HashMap::default(),
+            sessions: Slab::new(),
+            touched: Vec::new(),
+        }
+    }
 }
 
 /// What is kept of an event in the window.
@@ -81,7 +94,7 @@ impl Slide for Sessions {
     type Entered = EnteredSessionEvent;
 
     fn enter(&mut self, rows: &[Vec<SessionEvent>], leave: Tick) -> Vec<EnteredSessionEvent> {
-        let Sessions { pages, slots, sessions, touched } = self;
+        let Sessions { pages, slots, sessions, touched, .. } = self;
         let rows = deal(rows, |row| row.session);
         let enter = |row: &SessionEvent| {
             let slot = *slots.entry(row.session).or_insert_with(|| {
@@ -108,10 +121,11 @@ impl Slide for Sessions {
     }
 
     fn changes(&mut self, tick: Tick) -> impl Iterator<Item = (PageId, PageCounters)> {
-        let Sessions { pages, slots, sessions, touched } = self;
+        let start_ms = tick.0 - self.windows.size_ms();
+        let Sessions { pages, slots, sessions, touched, .. } = self;
         for slot in touched.drain(..) {
             let session = &mut sessions[slot as usize];
-            session.settle(tick, pages);
+            session.settle(start_ms, pages);
             if session.is_gone() {
                 slots.remove(&session.id);
                 sessions.remove(slot as usize);
@@ -174,10 +188,10 @@ impl Session {
         self.views == 0 && self.others == 0
     }
 
-    /// Brings what the session counts for on its pages up to date, now that all of `tick` has entered and left.
-    fn settle(&mut self, tick: Tick, pages: &mut Pages<SessionCounters>) {
+    /// Brings what the session counts for on its pages up to date, in the window that starts at `start_ms`.
+    fn settle(&mut self, start_ms: i64, pages: &mut Pages<SessionCounters>) {
         self.touched = false;
-        let duration_ms = self.times.duration_ms(tick);
+        let duration_ms = if self.is_gone() { 0 } else { self.times.duration_ms(start_ms) };
         let change_ms = i128::from(duration_ms - self.counted.duration_ms);
         if change_ms != 0 {
             for page in self.visits.live() {
@@ -197,68 +211,83 @@ impl Session {
 
 /// When things happened in a session, and what its events reported.
 ///
-/// Sessions are told from their pages' windows apart by nothing but time: an event with a later time leaves later. So the last
-/// event of a session outlives all others, and of two reports the smaller one matters only if it leaves later.
+/// An event that happened later never leaves the window earlier. So the last event outlives all others, those that leave
+/// together are told by the first of them, and of two reports the smaller one matters only if it is the later one.
 #[derive(Default)]
 struct Times {
     last_ms: i64,
-    /// The first event's time of those that leave together, by when they leave.
-    firsts_ms: VecDeque<(Tick, i64)>,
-    /// Reported durations by when they leave, each greater than all that leave later.
-    durations_s: VecDeque<(Tick, i32)>,
+    /// In order, the times of events: of those that leave together at least the first.
+    firsts_ms: VecDeque<i64>,
+    /// The first of them, and the first of those that leave last with when that is, so that the others are rarely looked at.
+    first_ms: i64,
+    newest: Option<(Tick, i64)>,
+    /// Reported durations by the events' times, in order, each greater than all later ones.
+    durations_s: VecDeque<(i64, i32)>,
 }
 
 impl Times {
     #[inline]
     fn note(&mut self, event: &SessionEvent, leave: Tick) {
         let SessionEvent { time_ms, duration_s, .. } = *event;
-        self.last_ms = if self.firsts_ms.is_empty() { time_ms } else { self.last_ms.max(time_ms) };
-        let at = after(&self.firsts_ms, leave);
-        match at.checked_sub(1).map(|before| &mut self.firsts_ms[before]) {
-            Some((same, first_ms)) if *same == leave => *first_ms = time_ms.min(*first_ms),
-            _ => self.firsts_ms.insert(at, (leave, time_ms)),
-        }
         if duration_s != UNREPORTED {
-            self.note_duration(duration_s, leave);
+            self.note_duration(duration_s, time_ms);
+        }
+        match self.newest {
+            Some((newest, first_ms)) if newest == leave && first_ms <= time_ms => {
+                self.last_ms = self.last_ms.max(time_ms);
+            }
+            _ => self.note_first(time_ms, leave),
         }
     }
 
-    fn note_duration(&mut self, duration_s: i32, leave: Tick) {
+    fn note_first(&mut self, time_ms: i64, leave: Tick) {
+        if self.firsts_ms.is_empty() {
+            *self = Times {
+                last_ms: time_ms,
+                first_ms: time_ms,
+                durations_s: std::mem::take(&mut self.durations_s),
+                ..Times::default()
+            };
+        }
+        let later = self.firsts_ms.iter().rev().take_while(|other_ms| **other_ms > time_ms).count();
+        self.firsts_ms.insert(self.firsts_ms.len() - later, time_ms);
+        self.first_ms = self.first_ms.min(time_ms);
+        self.last_ms = self.last_ms.max(time_ms);
+        if self.newest.is_none_or(|(newest, _)| newest <= leave) {
+            self.newest = Some((leave, time_ms));
+        }
+    }
+
+    fn note_duration(&mut self, duration_s: i32, time_ms: i64) {
         let durations_s = &mut self.durations_s;
-        let at = after(durations_s, leave);
-        if durations_s.get(at).is_some_and(|(_, later)| *later >= duration_s) {
+        let at = durations_s.len() - durations_s.iter().rev().take_while(|(later_ms, _)| *later_ms > time_ms).count();
+        if durations_s.get(at).is_some_and(|(_, later_s)| *later_s >= duration_s) {
             return;
         }
-        let outlived = durations_s.range(..at).rev().take_while(|(_, earlier)| *earlier <= duration_s).count();
+        let outlived = durations_s.range(..at).rev().take_while(|(_, earlier_s)| *earlier_s <= duration_s).count();
         match outlived {
-            0 => durations_s.insert(at, (leave, duration_s)),
+            0 => durations_s.insert(at, (time_ms, duration_s)),
             _ => {
-                durations_s[at - outlived] = (leave, duration_s);
+                durations_s[at - outlived] = (time_ms, duration_s);
                 durations_s.drain(at - outlived + 1..at);
             }
         }
     }
 
-    /// The session's duration in the window that ends at `tick`; what has left by then is forgotten.
-    fn duration_ms(&mut self, tick: Tick) -> i64 {
-        while self.firsts_ms.front().is_some_and(|(leave, _)| *leave <= tick) {
-            self.firsts_ms.pop_front();
+    /// The session's duration in the window that starts at `start_ms`; what happened before is forgotten.
+    #[inline]
+    fn duration_ms(&mut self, start_ms: i64) -> i64 {
+        while self.first_ms < start_ms && self.firsts_ms.pop_front().is_some() {
+            self.first_ms = self.firsts_ms.front().copied().unwrap_or(self.last_ms);
         }
-        while self.durations_s.front().is_some_and(|(leave, _)| *leave <= tick) {
+        while self.durations_s.front().is_some_and(|(time_ms, _)| *time_ms < start_ms) {
             self.durations_s.pop_front();
         }
-        match (self.durations_s.front(), self.firsts_ms.front()) {
-            (Some((_, reported_s)), _) => i64::from(*reported_s) * 1_000,
-            (None, Some((_, first_ms))) => self.last_ms - first_ms,
-            (None, None) => 0,
+        match self.durations_s.front() {
+            Some((_, reported_s)) => i64::from(*reported_s) * 1_000,
+            None => self.last_ms - self.first_ms,
         }
     }
-}
-
-/// The position after all that leave by `leave`; nearly always the end.
-#[inline]
-fn after<T>(by_leave: &VecDeque<(Tick, T)>, leave: Tick) -> usize {
-    by_leave.len() - by_leave.iter().rev().take_while(|(later, _)| *later > leave).count()
 }
 
 /// The pages of one session that it has events on in the window, each at a place that it keeps.
