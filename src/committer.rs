@@ -327,6 +327,8 @@ struct Pending {
     /// When the job's watermark reached a tick.
     reached: VecDeque<(Tick, Instant)>,
     unacknowledged: VecDeque<Option<Tick>>,
+    /// Through which tick all that was handed over has been committed.
+    acknowledged: Option<Tick>,
 }
 
 impl Pending {
@@ -342,6 +344,7 @@ impl Pending {
             idle_advances: BTreeMap::new(),
             reached: VecDeque::new(),
             unacknowledged: VecDeque::new(),
+            acknowledged: None,
         }
     }
 
@@ -425,13 +428,14 @@ impl Pending {
 
     fn acknowledged(&mut self, through: Option<Tick>) {
         while self.unacknowledged.pop_front_if(|epoch| *epoch <= through).is_some() {}
+        self.acknowledged = through.max(self.acknowledged);
     }
 
     /// The first tick that is not committed; none when everything is and nothing will come.
     fn first_uncommitted(&self, frontier: Option<Tick>) -> Option<Tick> {
         match self.unacknowledged.front() {
-            // The capability stays where it is until the oldest epoch is acknowledged.
-            Some(_) => Some(Tick::MIN),
+            // What was handed over and not acknowledged comes after what was.
+            Some(_) => Some(self.acknowledged.map_or(Tick::MIN, |through| self.windows.next(through))),
             None => frontier,
         }
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -124,7 +125,8 @@ impl Job {
         let results = format!("{name}-results");
         let mut all = vec![
             format!("--brokers={}", broker.address),
-            "--log=warn".to_owned(),
+            "--log=info".to_owned(),
+            "--set=logging.format=json".to_owned(),
             format!("--set=job.name={name}"),
             format!("--set=kafka.events_topic={events}"),
             format!("--set=kafka.results_topic={results}"),
@@ -169,10 +171,32 @@ impl Job {
             for (flag, count) in [("-n", shape.processes), ("-p", process), ("-w", shape.workers)] {
                 command.arg(flag).arg(count.to_string());
             }
-            command.arg(format!("--http={}", http[process])).stdout(Stdio::null()).spawn()
+            command.arg(format!("--http={}", http[process]));
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
         });
-        let processes = processes.collect::<Result<_, _>>()?;
-        Ok(Running { began, processes, http, peaks_kib: BTreeMap::new() })
+        let mut processes = processes.collect::<Result<Vec<Child>, _>>()?;
+        let pids: Vec<u32> = processes.iter().map(Child::id).collect();
+        let (tell, together) = mpsc::channel();
+        for (number, process) in processes.iter_mut().enumerate() {
+            let (stderr, pids) = (process.stderr.take(), pids.clone());
+            let tell = (number == 0).then(|| tell.clone());
+            std::thread::spawn(move || stderr.map(|stderr| follow_log(stderr, &pids, tell.as_ref())));
+        }
+        Ok(Running { began, processes, together, http, peaks_kib: BTreeMap::new() })
+    }
+}
+
+/// Reads a process's log to its end. Passes on what is more than a notice, and tells when the processes are together, with
+/// the CPU time of all of them.
+fn follow_log(stderr: ChildStderr, pids: &[u32], together: Option<&mpsc::Sender<(Instant, Duration)>>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if line.contains(r#""message":"the processes are together""#) {
+            let cpu = pids.iter().filter_map(|pid| ProcessTimes::of(*pid)).map(|times| times.cpu).sum();
+            // Nobody listens to a job that was dropped.
+            together.map(|together| together.send((Instant::now(), cpu)));
+        } else if !line.contains(r#""level":"INFO""#) {
+            eprintln!("{line}");
+        }
     }
 }
 
@@ -187,16 +211,24 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Box<dyn Error>> {
 pub struct Running {
     began: Instant,
     processes: Vec<Child>,
+    /// When process 0 found all together, and how much CPU time they all had taken by then.
+    together: mpsc::Receiver<(Instant, Duration)>,
     /// Where each process serves its metrics.
     http: Vec<SocketAddr>,
     /// The most memory that each process has been seen to have had, KiB.
     peaks_kib: BTreeMap<u32, u64>,
 }
 
-/// What all processes of a job together took, from the start to the end of the last.
+/// What all processes of a job together took.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
+    /// From the start until they were together, and knew where to begin.
+    pub start: Duration,
+    /// The CPU time of that.
+    pub start_cpu: Duration,
+    /// From then on until the last had ended.
     pub wall: Duration,
+    /// The CPU time of that.
     pub cpu: Duration,
     /// Resident memory of the process that had most, at its peak, MB.
     pub peak_mb: f64,
@@ -240,7 +272,14 @@ impl Running {
             std::thread::sleep(every);
         }
         let peak_kib = self.peaks_kib.values().max().copied().unwrap_or(0);
-        Ok(Taken { wall: self.began.elapsed(), cpu, peak_mb: peak_kib as f64 * 1_024.0 / 1e6 })
+        let (together, start_cpu) = self.together.recv_timeout(LOOK_EVERY)?;
+        Ok(Taken {
+            start: together - self.began,
+            start_cpu,
+            wall: together.elapsed(),
+            cpu: cpu.saturating_sub(start_cpu),
+            peak_mb: peak_kib as f64 * 1_024.0 / 1e6,
+        })
     }
 
     /// Asks for an orderly stop, and waits for it.

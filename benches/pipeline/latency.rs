@@ -98,12 +98,12 @@ fn one_rate(args: &Arguments, broker: &Broker, rate: u32) -> Result<Seen, Box<dy
     let Steady { size, slide, bound, .. } = args.steady;
     let windows = Windows::new(size, slide, 0)?;
     let events = unique("bench-events");
-    let flags = [
-        format!("--set=checkpoints.interval={}", args.checkpoints),
+    let mut flags = args.job_flags();
+    flags.extend([
         format!("--set=windows.size={size}ms"),
         format!("--set=windows.slide={slide}ms"),
         format!("--set=windows.disorder_bound={bound}ms"),
-    ];
+    ]);
     let job = Job::create(broker, &events, args.partitions, &flags)?;
     let running = job.start(Shape::new(1, 2), &[], None)?;
     std::thread::sleep(Duration::from_secs(2));

@@ -7,8 +7,8 @@
 //! of its own each time; all runs must give the same results, byte for byte, and an audit of the first must agree. The topic
 //! is filled before, with events of the generator's model at a steady rate of event time, some of them out of order. CPU time
 //! is that of the job's processes alone, librdkafka's threads included; the broker's is told apart, where its process is
-//! known. What a run takes on a topic with one event per partition (connecting, fencing, closing the last windows, ending)
-//! is told apart and subtracted.
+//! known. What passes until the processes are together and know where to begin (connecting, fencing, reading the progress) is
+//! told apart; closing the last windows and ending are not.
 //!
 //! The second part is a load at a fixed rate that does not wait for anybody (open loop): every event has a due time, which is
 //! its timestamp, and a late one still counts from there, so that a stall is in the latencies of all events that fell due
@@ -52,6 +52,9 @@ struct Arguments {
     /// How often the job takes a checkpoint.
     #[arg(long, default_value = "2s", value_name = "DURATION")]
     checkpoints: String,
+    /// A key of the job's configuration, above its default; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Processes x workers of each, which take turns.
     #[arg(long, value_delimiter = ',', default_values_t = [Shape::new(1, 1), Shape::new(1, 2), Shape::new(2, 1)])]
     shapes: Vec<Shape>,
@@ -95,6 +98,14 @@ struct Steady {
     bound: i64,
 }
 
+impl Arguments {
+    /// The flags of the job that all parts give it.
+    fn job_flags(&self) -> Vec<String> {
+        let set = std::iter::once(format!("checkpoints.interval={}", self.checkpoints)).chain(self.set.iter().cloned());
+        set.map(|set| format!("--set={set}")).collect()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// A topic that is full, read as fast as possible, beside a bare consumer.
@@ -112,6 +123,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut report = Report::new("pipeline");
     report.setting("partitions", args.partitions);
     report.setting("a checkpoint every", &args.checkpoints);
+    if !args.set.is_empty() {
+        report.setting("set", args.set.join(" "));
+    }
     if let Some(under) = &args.under {
         return throughput::run_under(&args, &broker, under);
     }

@@ -17,25 +17,43 @@ use clicktide::progress::JobStart;
 use foldhash::fast::FixedState;
 
 use crate::Arguments;
-use crate::fill::{Backlog, Filled, fill};
+use crate::fill::{Filled, fill};
 use crate::harness::{Report, Spent, Table, median, median_s};
 use crate::job::{Broker, Job, Shape, Taken};
 
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Runs of one variant, on the full topic and on the one that is all but empty.
+/// Runs of one variant.
 #[derive(Default)]
 struct Runs {
-    full: Vec<Taken>,
-    start: Vec<Taken>,
+    taken: Vec<Taken>,
+    /// CPU time of the broker.
     broker: Vec<Duration>,
+}
+
+impl Runs {
+    /// Adds a run; `read` is what it does.
+    fn add<T>(
+        &mut self,
+        broker: &Broker,
+        read: impl FnOnce() -> Result<(Taken, T), Box<dyn Error>>,
+    ) -> Result<T, Box<dyn Error>> {
+        let before = broker.cpu();
+        let (taken, value) = read()?;
+        self.taken.push(taken);
+        self.broker.extend(broker.cpu().zip(before).map(|(now, before)| now - before));
+        Ok(value)
+    }
+
+    fn median_s(&self, of: fn(&Taken) -> Duration) -> f64 {
+        median_s(self.taken.iter().map(of))
+    }
 }
 
 /// Measures all variants, which take turns, for `report`.
 pub fn measure(args: &Arguments, broker: &Broker, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let full = fill_by_user(args, broker)?;
-    let start = fill_scarcely(args, broker)?;
     report.setting("backlog", format!("{} events, {} bytes each", full.events, full.bytes / full.events.max(1)));
 
     let mut bare = Runs::default();
@@ -43,16 +61,9 @@ pub fn measure(args: &Arguments, broker: &Broker, report: &mut Report) -> Result
     let mut expected = None;
     for repetition in 0..args.repetitions {
         eprintln!("repetition {} of {}", repetition + 1, args.repetitions);
-        bare.start.push(read_bare(broker, &start)?);
-        let busy = broker.cpu();
-        bare.full.push(read_bare(broker, &full)?);
-        bare.broker.extend(broker.cpu().zip(busy).map(|(now, before)| now - before));
+        bare.add(broker, || Ok((read_bare(broker, &full)?, ())))?;
         for (shape, runs) in args.shapes.iter().zip(&mut jobs) {
-            runs.start.push(run(args, broker, &start, *shape, None)?.0);
-            let busy = broker.cpu();
-            let (taken, job) = run(args, broker, &full, *shape, None)?;
-            runs.full.push(taken);
-            runs.broker.extend(broker.cpu().zip(busy).map(|(now, before)| now - before));
+            let job = runs.add(broker, || run(args, broker, &full, *shape, None))?;
             let results = results(broker, &job)?;
             match &expected {
                 None => {
@@ -68,7 +79,7 @@ pub fn measure(args: &Arguments, broker: &Broker, report: &mut Report) -> Result
     }
 
     let mut table = Table::new(
-        "Kafka → Kafka: a topic that is full, read as fast as possible; without the start",
+        "Kafka → Kafka: a topic that is full, read as fast as possible",
         &["variant"],
         &[
             ("events/s", 0),
@@ -83,13 +94,10 @@ pub fn measure(args: &Arguments, broker: &Broker, report: &mut Report) -> Result
         ],
     );
     let million = full.events as f64 / 1e6;
-    let net = |runs: &Runs, of: fn(&Taken) -> Duration| {
-        median_s(runs.full.iter().map(of)) - median_s(runs.start.iter().map(of))
-    };
-    let (bare_wall, bare_cpu) = (net(&bare, |taken| taken.wall), net(&bare, |taken| taken.cpu));
+    let (bare_wall, bare_cpu) = (bare.median_s(|taken| taken.wall), bare.median_s(|taken| taken.cpu));
     let names = std::iter::once("bare consumer".to_owned()).chain(args.shapes.iter().map(|shape| shape.name()));
     for (name, runs) in names.zip(std::iter::once(&bare).chain(&jobs)) {
-        let (wall, cpu) = (net(runs, |taken| taken.wall), net(runs, |taken| taken.cpu));
+        let (wall, cpu) = (runs.median_s(|taken| taken.wall), runs.median_s(|taken| taken.cpu));
         let known = !runs.broker.is_empty();
         table.row(
             [name],
@@ -99,10 +107,10 @@ pub fn measure(args: &Arguments, broker: &Broker, report: &mut Report) -> Result
                 Some(cpu / million),
                 Some(bare_cpu / cpu),
                 Some(bare_wall / wall),
-                Some(median(runs.full.iter().map(|taken| taken.peak_mb))).filter(|peak_mb| *peak_mb > 0.0),
+                Some(median(runs.taken.iter().map(|taken| taken.peak_mb))).filter(|peak_mb| *peak_mb > 0.0),
                 known.then(|| median_s(runs.broker.iter().copied()) / million),
-                Some(median_s(runs.start.iter().map(|taken| taken.wall))),
-                Some(median_s(runs.start.iter().map(|taken| taken.cpu))),
+                Some(runs.median_s(|taken| taken.start)),
+                Some(runs.median_s(|taken| taken.start_cpu)),
             ],
         );
     }
@@ -129,12 +137,6 @@ fn fill_by_user(args: &Arguments, broker: &Broker) -> Result<Filled, Box<dyn Err
     fill(broker, args.partitions, &args.backlog, |_, event| {
         murmur2::partition(event.user_id.as_bytes(), args.partitions)
     })
-}
-
-/// A topic with one event per partition.
-fn fill_scarcely(args: &Arguments, broker: &Broker) -> Result<Filled, Box<dyn Error>> {
-    let backlog = Backlog { events: u64::from(args.partitions), ..args.backlog.clone() };
-    fill(broker, args.partitions, &backlog, |number, _| number as u32)
 }
 
 /// Reads everything on this thread, decodes it and counts it by page and type of event.
@@ -178,7 +180,9 @@ fn read_bare(broker: &Broker, filled: &Filled) -> Result<Taken, Box<dyn Error>> 
     if (events, undecodable) != (filled.events, 0) {
         return Err(format!("{events} events and {undecodable} that can't be decoded, not {}", filled.events).into());
     }
-    Ok(Taken { wall: spent.wall, cpu: spent.cpu, peak_mb: 0.0 })
+    // It has no start to speak of.
+    let (start, start_cpu) = (Duration::ZERO, Duration::ZERO);
+    Ok(Taken { start, start_cpu, wall: spent.wall, cpu: spent.cpu, peak_mb: 0.0 })
 }
 
 /// Runs a job of its own over a whole topic.
@@ -189,8 +193,7 @@ fn run(
     shape: Shape,
     under: Option<&str>,
 ) -> Result<(Taken, Job), Box<dyn Error>> {
-    let flags = [format!("--set=checkpoints.interval={}", args.checkpoints)];
-    let job = Job::create(broker, &filled.topic, args.partitions, &flags)?;
+    let job = Job::create(broker, &filled.topic, args.partitions, &args.job_flags())?;
     let taken = job.start(shape, &["--until-end"], under)?.wait(PATIENCE)?;
     Ok((taken, job))
 }
