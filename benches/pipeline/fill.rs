@@ -59,8 +59,8 @@ pub fn fill(
     mut partition_of: impl FnMut(u64, &ClickEvent) -> u32,
 ) -> Result<Filled, Box<dyn Error>> {
     let topic = unique("bench-events");
-    // Makes the topic, from which nothing is deleted while it is of use.
-    Job::create(broker, &topic, partitions, &["--set=topics.events_retention=24h".to_owned()])?;
+    // Makes the topic.
+    Job::create(broker, &topic, partitions, &[])?;
     let failed = Failed::default();
     let producer: ThreadedProducer<Failed> = ClientConfig::new()
         .set("bootstrap.servers", &broker.address)

@@ -133,6 +133,8 @@ impl Job {
             format!("--set=kafka.dead_letters_topic={name}-dead-letters"),
             format!("--set=kafka.progress_topic={name}-progress"),
             format!("--set=topics.events_partitions={partitions}"),
+            // Nothing is deleted while it is of use.
+            "--set=topics.events_retention=24h".to_owned(),
             format!("--set=checkpoints.store={}", dir.path().join("checkpoints").display()),
         ];
         all.extend_from_slice(flags);
