@@ -446,3 +446,24 @@ fn before<V>(map: &mut BTreeMap<Tick, V>, bound: Tick) -> impl Iterator<Item = (
     let rest = map.split_off(&bound);
     std::mem::replace(map, rest).into_iter()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_known_epoch_by_epoch() {
+        let mut pending = Pending::new(Windows::new(50, 10, 0).unwrap(), None);
+        let mut through = |pending: &mut Pending, frontier| {
+            pending.complete(Some(Tick(frontier))).and_then(|epoch| epoch.through).map(|tick| tick.0)
+        };
+        assert_eq!(through(&mut pending, 20), Some(10));
+        assert_eq!(through(&mut pending, 40), Some(30));
+        let first = |pending: &Pending| pending.first_uncommitted(Some(Tick(40)));
+        assert_eq!(first(&pending), Some(Tick::MIN));
+        pending.acknowledged(Some(Tick(10)));
+        assert_eq!(first(&pending), Some(Tick(20)));
+        pending.acknowledged(Some(Tick(30)));
+        assert_eq!(first(&pending), Some(Tick(40)));
+    }
+}
