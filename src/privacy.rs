@@ -135,6 +135,10 @@ impl PageKey {
 }
 
 fn without_query(page_url: &str) -> &str {
+    // One pass without branches settles the usual case, in which there is nothing to cut off.
+    if !page_url.bytes().fold(false, |found, byte| found | (byte == b'?') | (byte == b'#')) {
+        return page_url;
+    }
     let end = page_url.bytes().position(|byte| matches!(byte, b'?' | b'#'));
     &page_url[..end.unwrap_or(page_url.len())]
 }
