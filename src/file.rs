@@ -8,17 +8,8 @@ use flate2::read::MultiGzDecoder;
 
 use crate::avro::ContainerReader;
 use crate::committer::{CommitEpoch, CommitError, Epoch};
-use crate::ingest::Record;
+use crate::ingest::{Format, Record};
 use crate::source::{LogEnd, ReadPartition, SourceError};
-
-/// How the events of a file are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileFormat {
-    /// One JSON object per line.
-    JsonLines,
-    /// An Avro container file.
-    Avro,
-}
 
 /// A file as a partition: its events in order, a line or a datum per offset.
 ///
@@ -46,21 +37,20 @@ impl FilePartition {
     /// When it can't be opened, or is neither text nor a container file that can be read.
     pub fn open(path: &Path, partition: i32) -> Result<Self, SourceError> {
         let error = |reason: String| SourceError { log: path.display().to_string(), partition, position: 0, reason };
-        let input = unpacked(path).map_err(|e| error(e.to_string()))?;
-        let content = match format(input).map_err(|e| error(e.to_string()))? {
-            (FileFormat::JsonLines, input) => Content::Lines { input, line: Vec::new() },
-            (FileFormat::Avro, input) => {
-                Content::Container(Box::new(ContainerReader::new(input).map_err(|e| error(e.to_string()))?))
-            }
+        let mut input = unpacked(path).map_err(|e| error(e.to_string()))?;
+        let content = if is_container(&mut input).map_err(|e| error(e.to_string()))? {
+            Content::Container(Box::new(ContainerReader::new(input).map_err(|e| error(e.to_string()))?))
+        } else {
+            Content::Lines { input, line: Vec::new() }
         };
         Ok(FilePartition { path: path.to_owned(), partition, position: 0, exhausted: false, content })
     }
 
     /// How its events are written.
-    pub fn format(&self) -> FileFormat {
-        match self.content {
-            Content::Lines { .. } => FileFormat::JsonLines,
-            Content::Container(_) => FileFormat::Avro,
+    pub fn format(&self) -> Format {
+        match &self.content {
+            Content::Lines { .. } => Format::JsonLines,
+            Content::Container(container) => Format::Avro(container.decoder().clone()),
         }
     }
 
@@ -82,9 +72,8 @@ fn unpacked(path: &Path) -> io::Result<Box<dyn BufRead>> {
     Ok(if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(BufReader::new(file)) })
 }
 
-fn format(mut input: Box<dyn BufRead>) -> io::Result<(FileFormat, Box<dyn BufRead>)> {
-    let format = if input.fill_buf()?.starts_with(b"Obj\x01") { FileFormat::Avro } else { FileFormat::JsonLines };
-    Ok((format, input))
+fn is_container(input: &mut dyn BufRead) -> io::Result<bool> {
+    Ok(input.fill_buf()?.starts_with(b"Obj\x01"))
 }
 
 /// Reads a line without its end into `line`; returns false at the end of the input. A line that is too long comes out
@@ -107,7 +96,6 @@ fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
 impl ReadPartition for FilePartition {
     fn read(&mut self, limit: usize, each: &mut dyn FnMut(&Record<'_>)) -> Result<(), SourceError> {
         for _ in 0..limit {
-            let datum;
             let payload: &[u8] = match &mut self.content {
                 Content::Lines { input, line } => match read_line(input, line) {
                     Ok(true) if line.trim_ascii().is_empty() => {
@@ -121,13 +109,8 @@ impl ReadPartition for FilePartition {
                     }
                     Err(e) => return Err(self.error(e)),
                 },
-                Content::Container(container) => match container.next() {
-                    Some(Ok(body)) => {
-                        datum = body;
-                        &datum
-                    }
-                    // A rejected event.
-                    Some(Err(e)) if e.concerns_one_datum() => &[],
+                Content::Container(container) => match container.next_datum() {
+                    Some(Ok(datum)) => datum,
                     Some(Err(e)) => return Err(self.error(e)),
                     None => {
                         self.exhausted = true;

@@ -28,3 +28,4 @@ pub mod progress;
 pub mod recovery;
 pub mod source;
 pub mod validation;
+mod words;

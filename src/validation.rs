@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::DecodedEvent;
+use crate::words;
 
 /// Event times at or beyond this could overflow the arithmetic of window ends.
 const TIMESTAMP_END: i64 = 1 << 62;
@@ -135,9 +136,10 @@ fn names_a_page(url: &str) -> bool {
 /// Whether `text` has a character that a regular expression's `\s` matches: Unicode's white space and the four separators
 /// U+001C to U+001F.
 fn has_white_space(text: &str) -> bool {
-    // One pass without branches settles the usual case, in which every byte is a visible one of ASCII.
-    let unusual = text.bytes().fold(false, |unusual, byte| unusual | (byte <= b' ') | (byte >= 0x80));
-    unusual && text.chars().any(|c| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
+    // One pass without branches settles the usual case, in which every byte is a visible one of ASCII: at least 0x21, and
+    // below 0x80.
+    let unusual = |word: u64| (word.wrapping_sub(words::repeat(b' ' + 1)) | word) & words::repeat(0x80);
+    words::any(text.as_bytes(), unusual) && text.chars().any(|c| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
 }
 
 /// An event that passes every check, for tests to change.

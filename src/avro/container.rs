@@ -1,28 +1,22 @@
 //! Avro container files, as the bare bodies that Kafka would carry, so that files and topics share one path.
 //!
 //! The framing is read here, so that damage is named by its place, an empty block does not end the file, and one bad datum
-//! costs one datum. Schema, codec and resolution are `apache_avro`'s.
+//! costs one datum. Schema and codec are `apache_avro`'s; data are read by the [`Decoder`] of the file's schema.
 
-use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 use std::str::FromStr;
-use std::sync::LazyLock;
 
-use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::{Codec, Schema};
 
-use super::CLICK_EVENT_SCHEMA;
+use super::decoder::Decoder;
 use super::input::Input;
-use super::plan::{Plan, Skip, Step};
+use super::plan::{Extent, SchemaError};
 
 /// The most bytes of a block as it stands in the file, and of the header's metadata.
 const BLOCK_BYTES_MAX: u64 = 256 << 20;
 
-static OURS: LazyLock<Schema> =
-    LazyLock::new(|| Schema::parse_str(CLICK_EVENT_SCHEMA).expect("the published schema is a schema"));
-
-/// Why a container file, or a datum in it, cannot be read.
+/// Why a container file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// The file does not begin as a container of a known codec and a readable schema.
@@ -33,22 +27,15 @@ pub enum ContainerError {
         /// How far the header was read.
         byte: u64,
     },
+    /// The file's schema is not one of events.
+    #[error("the Avro container file holds no events that can be read: {0}")]
+    Schema(#[from] SchemaError),
     /// The file is damaged; what follows is not read.
     #[error("the Avro container file is damaged in the block at byte {byte}: {problem}")]
     Damaged {
-        /// What is wrong.
+        /// What is wrong. It does not quote a datum, which may be personal.
         problem: String,
         /// Where the block begins.
-        byte: u64,
-    },
-    /// One datum cannot be read as an event; those after it can.
-    #[error("event {index} of the Avro container file, in the block at byte {byte}: {problem}")]
-    Datum {
-        /// What is wrong. It does not quote the datum, which may be personal.
-        problem: &'static str,
-        /// Which datum of the file, from 0.
-        index: u64,
-        /// Where its block begins.
         byte: u64,
     },
     /// Reading failed.
@@ -61,25 +48,24 @@ pub enum ContainerError {
     },
 }
 
-impl ContainerError {
-    /// That reading goes on with the next datum: a rejected event, not a failure.
-    pub fn concerns_one_datum(&self) -> bool {
-        matches!(self, Self::Datum { .. })
-    }
-}
-
-/// The data of an Avro container file, each resolved into [`CLICK_EVENT_SCHEMA`] and given as its bare body.
+/// The data of an Avro container file, as bare bodies of the file's own schema.
 ///
-/// Holds one block. After [`ContainerError::Datum`] it goes on with the next datum; any other error is its last item.
+/// Holds one block.
 pub struct ContainerReader<R> {
     file: Counted<R>,
-    writer_schema: Schema,
-    /// How to find where a datum of the writer schema ends.
-    extent: Plan,
+    decoder: Decoder,
+    /// How to find where a datum ends.
+    extent: Extent,
     codec: Codec,
     sync_marker: [u8; 16],
-    /// What is left of the current block.
-    bodies: VecDeque<Result<Vec<u8>, ContainerError>>,
+    /// The current block, unpacked.
+    block: Vec<u8>,
+    /// Where in the file it begins.
+    block_byte: u64,
+    /// How far it was read.
+    position: usize,
+    /// How many data are left in it.
+    data_left: i64,
     data_read: u64,
     finished: bool,
 }
@@ -88,27 +74,36 @@ impl<R: Read> ContainerReader<R> {
     /// Reads the header of `file`.
     ///
     /// # Errors
-    /// When `file` does not begin as a container file, or its codec is none of null, deflate, snappy and zstandard.
+    /// When `file` does not begin as a container file, its codec is none of null, deflate, snappy and zstandard, or its schema
+    /// does not resolve into that of events.
     pub fn new(file: R) -> Result<Self, ContainerError> {
         let mut file = Counted { file: BufReader::new(file), byte: 0 };
-        Self::read_header(&mut file)
-            .map_err(|failure| match failure {
-                Failure::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
-                    ContainerError::Io { source, byte: file.byte }
-                }
-                Failure::Io(_) => ContainerError::Header { problem: "it ends too early".into(), byte: file.byte },
-                Failure::Damage(problem) => ContainerError::Header { problem, byte: file.byte },
-            })
-            .map(|(writer_schema, extent, codec, sync_marker)| Self {
-                file,
-                writer_schema,
-                extent,
-                codec,
-                sync_marker,
-                bodies: VecDeque::new(),
-                data_read: 0,
-                finished: false,
-            })
+        let header = Self::read_header(&mut file).map_err(|failure| match failure {
+            Failure::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+                ContainerError::Io { source, byte: file.byte }
+            }
+            Failure::Io(_) => ContainerError::Header { problem: "it ends too early".into(), byte: file.byte },
+            Failure::Damage(problem) => ContainerError::Header { problem, byte: file.byte },
+        });
+        let (writer_schema, codec, sync_marker) = header?;
+        Ok(Self {
+            decoder: Decoder::of(&writer_schema)?,
+            extent: Extent::new(&writer_schema)?,
+            codec,
+            sync_marker,
+            block: Vec::new(),
+            block_byte: file.byte,
+            file,
+            position: 0,
+            data_left: 0,
+            data_read: 0,
+            finished: false,
+        })
+    }
+
+    /// What reads the file's data.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 
     /// How many bytes of the file were read: the header and whole blocks.
@@ -116,7 +111,49 @@ impl<R: Read> ContainerReader<R> {
         self.file.byte
     }
 
-    fn read_header(file: &mut Counted<R>) -> Result<(Schema, Plan, Codec, [u8; 16]), Failure> {
+    /// The body of the next datum, which need not be an event that can be read; none at the end of the file.
+    ///
+    /// # Errors
+    /// When the file is damaged or can't be read. Nothing follows.
+    pub fn next_datum(&mut self) -> Option<Result<&[u8], ContainerError>> {
+        if self.finished {
+            return None;
+        }
+        match self.advance() {
+            Ok(Some(place)) => Some(Ok(&self.block[place])),
+            Ok(None) => {
+                self.finished = true;
+                None
+            }
+            Err(failure) => {
+                self.finished = true;
+                Some(Err(failure.in_block(self.block_byte, self.file.byte)))
+            }
+        }
+    }
+
+    /// Finds the next datum in its block.
+    fn advance(&mut self) -> Result<Option<Range<usize>>, Failure> {
+        while self.data_left == 0 {
+            match self.block.len() - self.position {
+                0 => {}
+                left => return Err(damage(format!("{left} bytes follow its last event"))),
+            }
+            if !self.read_block()? {
+                return Ok(None);
+            }
+        }
+        let mut input = Input::new(&self.block[self.position..]);
+        let ends = self.extent.skip(&mut input);
+        ends.map_err(|problem| damage(format!("event {}: {problem}", self.data_read)))?;
+        let datum = self.position..self.block.len() - input.remaining();
+        self.position = datum.end;
+        self.data_left -= 1;
+        self.data_read += 1;
+        Ok(Some(datum))
+    }
+
+    fn read_header(file: &mut Counted<R>) -> Result<(Schema, Codec, [u8; 16]), Failure> {
         if file.array()? != *b"Obj\x01" {
             return Err(damage("it does not begin with \"Obj\" and 1"));
         }
@@ -144,13 +181,12 @@ impl<R: Read> ContainerReader<R> {
         }
         let schema = schema.ok_or_else(|| damage("it has no schema"))?;
         let schema = Schema::parse_str(&String::from_utf8_lossy(&schema)).map_err(damage)?;
-        let extent = Plan::skip_all(&schema).map_err(damage)?;
-        Ok((schema, extent, codec, file.array()?))
+        Ok((schema, codec, file.array()?))
     }
 
-    /// Reads the next block into `bodies`; false at the end of the file.
+    /// Reads the next block; false at the end of the file.
     fn read_block(&mut self) -> Result<bool, Failure> {
-        let block_byte = self.file.byte;
+        self.block_byte = self.file.byte;
         if self.file.file.fill_buf()?.is_empty() {
             return Ok(false);
         }
@@ -160,68 +196,9 @@ impl<R: Read> ContainerReader<R> {
             return Err(damage("its sync marker is not the file's"));
         }
         self.codec.decompress(&mut block).map_err(|_| damage("it cannot be decompressed"))?;
-
-        let reader = GenericDatumReader::builder(&self.writer_schema).build().map_err(damage)?;
-        let writer = GenericDatumWriter::builder(&OURS).build().map_err(damage)?;
-        let mut rest = block.as_slice();
-        for _ in 0..count {
-            let length = self.extent(rest).map_err(|problem| damage(format!("event {}: {problem}", self.data_read)))?;
-            let (datum, after) = rest.split_at(length);
-            rest = after;
-            let body = body(&reader, &writer, datum);
-            let (index, byte) = (self.data_read, block_byte);
-            self.bodies.push_back(body.map_err(|problem| ContainerError::Datum { problem, index, byte }));
-            self.data_read += 1;
-        }
-        match rest.len() {
-            0 => Ok(true),
-            left => Err(damage(format!("{left} bytes follow its last event"))),
-        }
-    }
-
-    /// How many bytes the datum at the front of `bytes` takes, at least one.
-    fn extent(&self, bytes: &[u8]) -> Result<usize, String> {
-        let mut input = Input::new(bytes);
-        for step in &self.extent.steps {
-            let skip = if let Step::Skip(skip) = step { skip } else { &Skip::Nothing };
-            self.extent.skip(skip, &mut input, 0).map_err(|error| error.to_string())?;
-        }
-        match bytes.len() - input.remaining() {
-            0 => Err("it takes no bytes, so it is no event".to_owned()),
-            length => Ok(length),
-        }
-    }
-}
-
-/// The bare body of our schema for one datum of the writer's.
-fn body(
-    reader: &GenericDatumReader<'_>,
-    writer: &GenericDatumWriter<'_>,
-    mut datum: &[u8],
-) -> Result<Vec<u8>, &'static str> {
-    let value = reader.read_value(&mut datum).map_err(|_| "it does not decode with the file's schema")?;
-    if !datum.is_empty() {
-        return Err("it does not decode with the file's schema");
-    }
-    let value = value.resolve(&OURS).map_err(|_| "the file's schema does not resolve into the event's")?;
-    writer.write_value_to_vec(value).map_err(|_| "it does not encode with the event's schema")
-}
-
-impl<R: Read> Iterator for ContainerReader<R> {
-    type Item = Result<Vec<u8>, ContainerError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.bodies.is_empty() && !self.finished {
-            let block_byte = self.file.byte;
-            match self.read_block() {
-                Ok(more) => self.finished = !more,
-                Err(failure) => {
-                    self.finished = true;
-                    self.bodies.push_back(Err(failure.in_block(block_byte, self.file.byte)));
-                }
-            }
-        }
-        self.bodies.pop_front()
+        (self.block, self.position) = (block, 0);
+        self.data_left = count.max(0);
+        Ok(true)
     }
 }
 

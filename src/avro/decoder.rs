@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 
 use apache_avro::Schema;
-use clicktide_dataflows::event::EventType;
 
 use super::input::Input;
-use super::plan::{Plan, SchemaError, Skip, Step};
-use super::{CLICK_EVENT_SCHEMA, DecodeError};
+use super::plan::{Extent, Named, Plan, Root, SchemaError, Skip, Slots, Step};
+use super::{CLICK_EVENT_SCHEMA, DecodeError, published_event};
 use crate::event::DecodedEvent;
 
 /// How deep skipped values may be nested, which bounds the stack that a recursive schema takes.
@@ -23,14 +22,33 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Reads bodies written with `writer_schema`, the JSON text of an Avro schema: a record with our fields in any order,
-    /// of our types, and any other fields. The fields that the analytics do not need may be missing.
+    /// Reads bodies written with `writer_schema`, the JSON text of any Avro schema that resolves into [`CLICK_EVENT_SCHEMA`] as
+    /// the Avro specification says: fields may come in any order and among others, be promoted, or be unions of which a
+    /// branch resolves. The fields that the analytics do not need may be of any type, or missing.
+    ///
+    /// ```
+    /// use clicktide::avro::Decoder;
+    ///
+    /// let schema = r#"{"type": "record", "name": "Click", "fields": [
+    ///     {"name": "page_url", "type": "string"}, {"name": "timestamp", "type": "int"},
+    ///     {"name": "event_type", "type": {"type": "enum", "name": "Kind", "symbols": ["CLICK"]}},
+    ///     {"name": "session_id", "type": "bytes"}, {"name": "user_id", "type": ["null", "string"]}
+    /// ]}"#;
+    /// let event = Decoder::new(schema).unwrap().decode(b"\x02/\x0a\0\x02s\x02\x02u").unwrap();
+    /// assert_eq!((&*event.page_url, event.timestamp, &*event.session_id, &*event.user_id), ("/", 5, "s", "u"));
+    /// assert!(Decoder::new(&schema.replace("bytes", "double")).unwrap_err().to_string().contains("session_id"));
+    /// ```
     ///
     /// # Errors
-    /// When the text is not an Avro schema, or a field that the analytics need is missing or of another type.
+    /// When the text is not an Avro schema, or a field that the analytics need is missing or does not resolve.
     pub fn new(writer_schema: &str) -> Result<Self, SchemaError> {
         let schema = Schema::parse_str(writer_schema).map_err(|error| SchemaError::Invalid(error.to_string()))?;
-        Ok(Self { plan: Plan::read_event(&schema)? })
+        Self::of(&schema)
+    }
+
+    /// Reads bodies written with `writer_schema`.
+    pub(super) fn of(writer_schema: &Schema) -> Result<Self, SchemaError> {
+        Ok(Self { plan: Plan::new(writer_schema, published_event())? })
     }
 
     /// Reads the event that `body` is, from its first byte to its last.
@@ -40,31 +58,7 @@ impl Decoder {
     /// allocated.
     #[inline]
     pub fn decode<'a>(&self, body: &'a [u8]) -> Result<DecodedEvent<'a>, DecodeError> {
-        let mut input = Input::new(body);
-        let (mut user_id, mut session_id, mut page_url) = ("", "", "");
-        let (mut event_type, mut timestamp, mut session_duration) = (EventType::View, 0, None);
-        // The plan reads each of them, save the duration, whose default is null.
-        for step in &self.plan.steps {
-            match step {
-                Step::UserId => user_id = input.string()?,
-                Step::SessionId => session_id = input.string()?,
-                Step::PageUrl => page_url = input.string()?,
-                Step::EventType(symbols) => {
-                    let index = usize::try_from(input.long()?).map_err(|_| DecodeError::UnknownSymbol)?;
-                    event_type = symbols.get(index).copied().flatten().ok_or(DecodeError::UnknownSymbol)?;
-                }
-                Step::Timestamp => timestamp = input.long()?,
-                Step::SessionDuration { null_branch } => {
-                    session_duration = match input.long()? {
-                        branch if branch == *null_branch => None,
-                        0 | 1 => Some(input.int()?),
-                        _ => return Err(DecodeError::UnknownBranch),
-                    };
-                }
-                Step::Skip(skip) => self.plan.skip(skip, &mut input, 0)?,
-            }
-        }
-        input.finish()?;
+        let Slots { user_id, session_id, page_url, event_type, timestamp, session_duration } = self.plan.read(body)?;
         let (user_id, session_id, page_url) = (user_id.into(), session_id.into(), Cow::Borrowed(page_url));
         Ok(DecodedEvent { user_id, session_id, page_url, event_type, timestamp, session_duration })
     }
@@ -78,8 +72,74 @@ impl Default for Decoder {
 }
 
 impl Plan {
+    /// Reads the event that `body` is.
+    #[inline]
+    pub(super) fn read<'a>(&self, body: &'a [u8]) -> Result<Slots<'a>, DecodeError> {
+        let mut input = Input::new(body);
+        let mut slots: Slots<'a> = self.defaults;
+        let steps = match &self.root {
+            Root::Record(steps) => steps,
+            Root::Union(branches) => chosen(branches, &mut input)?,
+        };
+        for step in steps {
+            self.step(step, &mut input, &mut slots)?;
+        }
+        input.finish()?;
+        Ok(slots)
+    }
+
+    #[inline(always)]
+    fn step<'a>(&self, step: &Step, input: &mut Input<'a>, slots: &mut Slots<'a>) -> Result<(), DecodeError> {
+        match step {
+            Step::UserId => slots.user_id = input.string()?,
+            Step::SessionId => slots.session_id = input.string()?,
+            Step::PageUrl => slots.page_url = input.string()?,
+            Step::EventType(symbols) => {
+                let index = usize::try_from(input.long()?).map_err(|_| DecodeError::UnknownSymbol)?;
+                slots.event_type = symbols.get(index).copied().flatten().ok_or(DecodeError::UnknownSymbol)?;
+            }
+            Step::Timestamp => slots.timestamp = input.long()?,
+            Step::TimestampFromInt => slots.timestamp = i64::from(input.int()?),
+            Step::SessionDuration => slots.session_duration = Some(input.int()?),
+            Step::NoSessionDuration => slots.session_duration = None,
+            Step::Skip(skip) => self.named.skip(skip, input, 0)?,
+            Step::Union(branches) => self.branch(chosen(branches, input)?, input, slots)?,
+        }
+        Ok(())
+    }
+
+    /// Reads a value of a union. It is no union itself.
+    fn branch<'a>(&self, step: &Step, input: &mut Input<'a>, slots: &mut Slots<'a>) -> Result<(), DecodeError> {
+        self.step(step, input, slots)
+    }
+}
+
+/// Reads a branch number, and finds what resolves it.
+#[inline]
+fn chosen<'p, T>(branches: &'p [Option<T>], input: &mut Input<'_>) -> Result<&'p T, DecodeError> {
+    let branch = usize::try_from(input.long()?).map_err(|_| DecodeError::UnknownBranch)?;
+    let branch = branches.get(branch).ok_or(DecodeError::UnknownBranch)?;
+    branch.as_ref().ok_or(DecodeError::UnreadableBranch)
+}
+
+impl Extent {
+    /// Moves `input` past one body.
+    pub(super) fn skip(&self, input: &mut Input<'_>) -> Result<(), DecodeError> {
+        self.named.skip(&self.skip, input, 0)
+    }
+}
+
+impl Named {
     /// Moves `input` past one value. Takes time in proportion to the bytes it passes, however many values they claim.
-    pub(super) fn skip(&self, skip: &Skip, input: &mut Input<'_>, depth: u32) -> Result<(), DecodeError> {
+    #[inline]
+    fn skip(&self, skip: &Skip, input: &mut Input<'_>, depth: u32) -> Result<(), DecodeError> {
+        let skip = match skip {
+            Skip::Union(branches) => {
+                let branch = usize::try_from(input.long()?).map_err(|_| DecodeError::UnknownBranch)?;
+                branches.get(branch).ok_or(DecodeError::UnknownBranch)?
+            }
+            other => other,
+        };
         match skip {
             Skip::Nothing => {}
             Skip::Varint => {
@@ -101,15 +161,13 @@ impl Plan {
             return Err(DecodeError::TooDeep);
         }
         match skip {
-            Skip::Union(branches) => {
-                let branch = usize::try_from(input.long()?).map_err(|_| DecodeError::UnknownBranch)?;
-                self.skip(branches.get(branch).ok_or(DecodeError::UnknownBranch)?, input, depth)
-            }
             Skip::Record(fields) => fields.iter().try_for_each(|field| self.skip(field, input, depth)),
             Skip::Array(item) => self.skip_blocks(None, item, input, depth),
             Skip::Map(value) => self.skip_blocks(Some(&Skip::Bytes), value, input, depth),
-            Skip::Named(place) => self.skip(&self.named[*place], input, depth),
-            Skip::Nothing | Skip::Varint | Skip::Bytes | Skip::Fixed(_) => self.skip(skip, input, depth),
+            Skip::Named(place) => self.skip(&self.0[*place], input, depth),
+            Skip::Nothing | Skip::Varint | Skip::Bytes | Skip::Fixed(_) | Skip::Union(_) => {
+                self.skip(skip, input, depth)
+            }
         }
     }
 

@@ -38,7 +38,28 @@ impl<'a> Input<'a> {
         }
     }
 
+    #[inline]
     fn long_of_several_bytes(&mut self) -> Result<i64, DecodeError> {
+        let Some(eight) = self.rest.first_chunk() else { return self.long_by_bytes() };
+        let word = u64::from_le_bytes(*eight);
+        // The last byte of a varint is the one without its upper bit.
+        let ends = !word & 0x8080_8080_8080_8080;
+        if ends == 0 {
+            return self.long_by_bytes();
+        }
+        let bits = ends.trailing_zeros() + 1;
+        let groups = word & (u64::MAX >> (64 - bits)) & 0x7f7f_7f7f_7f7f_7f7f;
+        // Groups of 7 bits in 8 are moved together, to 14 in 16, 28 in 32 and 56.
+        let pairs = (groups & 0x007f_007f_007f_007f) | ((groups & 0x7f00_7f00_7f00_7f00) >> 1);
+        let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
+        let value = (fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4);
+        self.rest = &self.rest[bits as usize / 8..];
+        Ok(unzigzag(value))
+    }
+
+    /// A `long` near the body's end, or one that is longer than eight bytes.
+    #[cold]
+    fn long_by_bytes(&mut self) -> Result<i64, DecodeError> {
         let mut value = 0;
         for (index, byte) in self.rest.iter().enumerate() {
             // The tenth byte holds the 64th bit, and nothing else.
@@ -119,6 +140,30 @@ mod tests {
         check(&[0x80; 11], Err(DecodeError::BadVarint));
         check(&[0x80; 9], Err(DecodeError::Truncated));
         check(&[], Err(DecodeError::Truncated));
+    }
+
+    #[test]
+    fn varints_of_any_length_end_where_they_end() {
+        for bits in 0..64 {
+            for value in [1 << bits, !(1 << bits), i64::MAX >> bits, i64::MIN >> bits, 0x5555_5555_5555_5555 >> bits] {
+                let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+                let mut bytes = Vec::new();
+                while rest >= 0x80 {
+                    bytes.push(rest as u8 | 0x80);
+                    rest >>= 7;
+                }
+                bytes.push(rest as u8);
+                // Whatever follows is left, in the same word or at the end.
+                for following in [&[][..], &[0xff; 3], &[0; 20]] {
+                    let body = [&bytes, following].concat();
+                    let mut input = Input::new(&body);
+                    assert_eq!((input.long(), input.remaining()), (Ok(value), following.len()), "{body:x?}");
+                }
+                for end in 0..bytes.len() {
+                    assert_eq!(Input::new(&bytes[..end]).long(), Err(DecodeError::Truncated));
+                }
+            }
+        }
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub use progress::{
     PROGRESS_SCHEMA, ProgressRecord, UndecodableProgress, decode_progress_record, encode_progress_record,
 };
 
+use std::sync::LazyLock;
+
+use apache_avro::Schema;
+use apache_avro::schema::RecordSchema;
 use clicktide_dataflows::event::EventType;
 
 /// The published schema of click events.
@@ -50,6 +54,17 @@ const EVENT_TYPES: [(&str, EventType); 5] = [
     ("PURCHASE", EventType::Purchase),
     ("SEARCH", EventType::Search),
 ];
+
+static CLICK_EVENT: LazyLock<Schema> =
+    LazyLock::new(|| Schema::parse_str(CLICK_EVENT_SCHEMA).expect("the published schema is a schema"));
+
+/// The record of the published schema of click events.
+fn published_event() -> &'static RecordSchema {
+    match &*CLICK_EVENT {
+        Schema::Record(record) => record,
+        _ => unreachable!("the published schema is a record"),
+    }
+}
 
 /// Why bytes are not an Avro body of the expected schema. It never quotes the bytes, which may be personal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +93,9 @@ pub enum DecodeError {
     /// A union's branch does not exist.
     #[error("a union has no branch at its index")]
     UnknownBranch,
+    /// A union's branch is of a type that does not resolve into ours, such as null where we need a value.
+    #[error("a union's branch does not resolve into the published schema")]
+    UnreadableBranch,
     /// An `int` lies outside 32 bits.
     #[error("an int lies outside 32 bits")]
     IntOutOfRange,

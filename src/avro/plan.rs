@@ -1,13 +1,36 @@
 //! From a writer schema to the steps that read its bodies.
 //!
-//! Resolution is done here, once per writer schema, so that reading a body is a walk along the steps. A writer's field that
-//! the analytics need becomes a step that reads it; any other field, whatever its type, one that skips it. What a writer
-//! may do more than that (promote, leave to a default, rename) is to become more kinds of [`Step`].
+//! Schema resolution is done here, once per writer schema, so that reading a body is a walk along the steps: each reads the
+//! next value of the body into a field of the event, promoted if need be, or passes over it. A field of ours that the
+//! writer lacks is left at its default.
+//!
+//! What resolves is what the Avro specification says ("Schema Resolution", "Aliases"), for the six fields that the analytics
+//! need:
+//!
+//! - A writer's field is found by the name of our field or else by one of its aliases, the first that the writer has. A field
+//!   that the writer lacks has our default, or the schema is refused. Any other field of the writer's is passed over,
+//!   whatever its type, and not looked into. Our fields that the analytics do not need may be missing, default or not.
+//! - `bytes` are read as a `string`, and must be UTF-8 then; an `int` is read as a `long`.
+//! - An enum's symbols are matched one by one. One that we do not know is our enum's default; if it has none (as in the published
+//!   schema), an event with the symbol is undecodable. A writer's enum of which nothing is known is refused.
+//! - Of a union each branch is resolved by itself. An event with a branch that does not resolve is undecodable; a union without
+//!   any that does is refused. A writer's type resolves into our nullable field as into what it is when it is not null. The
+//!   writer schema itself may be a union of records, too.
+//! - Types resolve as what underlies their logical types, but for values that would then mean something else: times of
+//!   another unit or without a zone, dates, and decimals, are refused.
+//!
+//! Names of records and enums need not be ours. The specification asks for it, and it matters where one of several
+//! types must be chosen, as in a union of the reader's; here none is, and what a type consists of says enough. Readers in Java
+//! (for records) and in Rust (`apache_avro`) do the same.
 
 use std::collections::HashMap;
+use std::iter::once;
 
 use apache_avro::Schema;
-use apache_avro::schema::{Name, NamesRef, NamespaceRef, RecordSchema, ResolvedSchema, UnionSchema};
+use apache_avro::schema::{
+    EnumSchema, InnerDecimalSchema, Name, NamesRef, NamespaceRef, RecordField, RecordSchema, ResolvedSchema,
+    UnionSchema, UuidSchema,
+};
 use clicktide_dataflows::event::EventType;
 
 use super::EVENT_TYPES;
@@ -25,21 +48,73 @@ pub enum SchemaError {
         found: String,
     },
     /// It lacks a field that has no default.
-    #[error("the writer schema has no field {field:?}")]
+    #[error("the writer schema has no field {field:?}; it must have one, which is {expected}")]
     MissingField {
         /// The field of ours.
         field: &'static str,
+        /// What it may be.
+        expected: &'static str,
     },
-    /// A field has a type that is not ours.
-    #[error("the writer schema's field {field:?} is {found}; it must be {expected}")]
+    /// A field has a type that does not resolve into ours.
+    #[error("the writer schema's field {name:?}, read as {field:?}, is {found}; it must be {expected}")]
     FieldType {
+        /// The writer's field.
+        name: String,
         /// The field of ours.
         field: &'static str,
-        /// Our type.
-        expected: &'static str,
         /// The writer's type.
         found: String,
+        /// What it may be.
+        expected: &'static str,
     },
+}
+
+/// A field of the event that the analytics need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    UserId,
+    SessionId,
+    EventType,
+    PageUrl,
+    Timestamp,
+    SessionDuration,
+}
+
+impl Field {
+    const ALL: [Self; 6] =
+        [Self::UserId, Self::SessionId, Self::EventType, Self::PageUrl, Self::Timestamp, Self::SessionDuration];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::UserId => "user_id",
+            Self::SessionId => "session_id",
+            Self::EventType => "event_type",
+            Self::PageUrl => "page_url",
+            Self::Timestamp => "timestamp",
+            Self::SessionDuration => "session_duration",
+        }
+    }
+
+    /// The types that resolve into the field's, in words.
+    fn expected(self) -> &'static str {
+        match self {
+            Self::UserId | Self::SessionId | Self::PageUrl => "a string, bytes, or a union with one of them",
+            Self::EventType => "an enum with a symbol of the event types, or a union with one",
+            Self::Timestamp => "a long or an int of milliseconds since the epoch, or a union with one",
+            Self::SessionDuration => "an int, null, or a union with one of them",
+        }
+    }
+}
+
+/// What is read of a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slots<'a> {
+    pub(super) user_id: &'a str,
+    pub(super) session_id: &'a str,
+    pub(super) page_url: &'a str,
+    pub(super) event_type: EventType,
+    pub(super) timestamp: i64,
+    pub(super) session_duration: Option<i32>,
 }
 
 /// What to do with the next value of a body.
@@ -47,21 +122,24 @@ pub enum SchemaError {
 pub(super) enum Step {
     /// Pass over a value nobody needs.
     Skip(Skip),
-    /// A string is the user id.
+    /// A string, or bytes that are one, is the user id.
     UserId,
-    /// A string is the session id.
+    /// A string, or bytes that are one, is the session id.
     SessionId,
-    /// A string is the page's URL.
+    /// A string, or bytes that are one, is the page's URL.
     PageUrl,
-    /// An index into the writer's symbols is the event type; none stands for symbols that we do not know.
+    /// An index into the writer's symbols is the event type; none stands for symbols that do not resolve.
     EventType(Box<[Option<EventType>]>),
     /// A long is the event time, ms.
     Timestamp,
-    /// A union of null and int is the session's duration, seconds.
-    SessionDuration {
-        /// The union's branch that is null, 0 or 1.
-        null_branch: i64,
-    },
+    /// An int is the event time, ms.
+    TimestampFromInt,
+    /// An int is the session's duration, seconds.
+    SessionDuration,
+    /// A null says that the session's duration is not reported.
+    NoSessionDuration,
+    /// A branch number, and what to do with a value of that branch; none stands for branches that do not resolve.
+    Union(Box<[Option<Step>]>),
 }
 
 /// How to find the end of a value.
@@ -83,89 +161,207 @@ pub(super) enum Skip {
     Array(Box<Skip>),
     /// Blocks of a string and a value each.
     Map(Box<Skip>),
-    /// The named type at this place of [`Plan::named`], which may contain itself.
+    /// The named type at this place of [`Named`], which may contain itself.
     Named(usize),
 }
 
-/// The steps that read one body, and the named types that they skip.
+/// The named types that are passed over and were referred to.
+#[derive(Clone, Debug)]
+pub(super) struct Named(pub(super) Box<[Skip]>);
+
+/// How to find the end of a whole body.
+#[derive(Clone, Debug)]
+pub(super) struct Extent {
+    pub(super) skip: Skip,
+    pub(super) named: Named,
+}
+
+/// How to read the events of one writer schema.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    pub(super) steps: Box<[Step]>,
-    pub(super) named: Box<[Skip]>,
+    pub(super) root: Root,
+    /// What is left of these has not been read: the fields that the writer lacks.
+    pub(super) defaults: Slots<'static>,
+    pub(super) named: Named,
+}
+
+/// What a body is.
+#[derive(Clone, Debug)]
+pub(super) enum Root {
+    /// A record: a value for each of the steps.
+    Record(Box<[Step]>),
+    /// A branch number, and a record; none stands for branches that do not resolve.
+    Union(Box<[Option<Box<[Step]>>]>),
+}
+
+impl Extent {
+    /// That of a value of `schema`.
+    pub(super) fn new(schema: &Schema) -> Result<Self, SchemaError> {
+        let names = ResolvedSchema::new(schema).map_err(invalid)?;
+        let mut skips = Skips::new(names.get_names());
+        let skip = skips.skip(schema, None)?;
+        Ok(Self { skip, named: Named(skips.named.into()) })
+    }
 }
 
 impl Plan {
-    /// The steps that read events out of bodies written with `writer_schema`.
-    pub(super) fn read_event(writer_schema: &Schema) -> Result<Self, SchemaError> {
-        let Schema::Record(record) = writer_schema else {
-            return Err(SchemaError::NotARecord { found: writer_schema.canonical_form() });
+    /// How to read events out of bodies written with `writer`. `reader` is the schema of events, or a later version of it.
+    pub(super) fn new(writer: &Schema, reader: &'static RecordSchema) -> Result<Self, SchemaError> {
+        let names = ResolvedSchema::new(writer).map_err(invalid)?;
+        let mut resolution = Resolution { reader, skips: Skips::new(names.get_names()) };
+        let root = match writer {
+            Schema::Record(record) => Root::Record(resolution.record(record)?),
+            Schema::Union(union) => Root::Union(resolution.root_union(writer, union)?),
+            other => return Err(SchemaError::NotARecord { found: text(other) }),
         };
-        let resolved = ResolvedSchema::new(writer_schema).map_err(|error| SchemaError::Invalid(error.to_string()))?;
-        let mut compiler = Compiler::new(resolved.get_names());
-        let mut missing = REQUIRED.to_vec();
-        let mut steps = Vec::with_capacity(record.fields.len());
-        for field in &record.fields {
-            missing.retain(|name| *name != field.name);
-            steps.push(compiler.step(&field.name, &field.schema, record.name.namespace())?);
-        }
-        match missing.first() {
-            Some(field) => Err(SchemaError::MissingField { field }),
-            None => Ok(Self { steps: steps.into(), named: compiler.named.into() }),
-        }
-    }
-
-    /// The one step that passes over a whole value of `schema`.
-    pub(super) fn skip_all(schema: &Schema) -> Result<Self, SchemaError> {
-        let resolved = ResolvedSchema::new(schema).map_err(|error| SchemaError::Invalid(error.to_string()))?;
-        let mut compiler = Compiler::new(resolved.get_names());
-        let skip = compiler.skip(schema, None)?;
-        Ok(Self { steps: [Step::Skip(skip)].into(), named: compiler.named.into() })
+        Ok(Self { root, defaults: resolution.defaults(), named: Named(resolution.skips.named.into()) })
     }
 }
 
-/// The fields of ours that the analytics need and that have no default. The session's duration defaults to null.
-const REQUIRED: [&str; 5] = ["user_id", "session_id", "event_type", "page_url", "timestamp"];
+/// The resolution of a writer schema into the reader's.
+struct Resolution<'s> {
+    reader: &'static RecordSchema,
+    skips: Skips<'s>,
+}
 
-struct Compiler<'s> {
+impl Resolution<'_> {
+    /// A branch that does not resolve is one that no event can be read from.
+    fn root_union(&mut self, schema: &Schema, union: &UnionSchema) -> Result<Box<[Option<Box<[Step]>>]>, SchemaError> {
+        let mut refused = Err(SchemaError::NotARecord { found: text(schema) });
+        let mut branches = Vec::with_capacity(union.variants().len());
+        for branch in union.variants() {
+            let Schema::Record(record) = branch else {
+                branches.push(None);
+                continue;
+            };
+            match self.record(record) {
+                Ok(steps) => branches.push(Some(steps)),
+                Err(error) => {
+                    refused = Err(error);
+                    branches.push(None);
+                }
+            }
+        }
+        if branches.iter().any(Option::is_some) { Ok(branches.into()) } else { refused }
+    }
+
+    fn record(&mut self, writer: &RecordSchema) -> Result<Box<[Step]>, SchemaError> {
+        let mut needed = vec![None; writer.fields.len()];
+        for field in Field::ALL {
+            let ours = self.ours(field);
+            let names = ours.iter().flat_map(|ours| once(&ours.name).chain(&ours.aliases));
+            let free = |name: &String| {
+                let mut fields = writer.fields.iter().zip(&needed);
+                fields.position(|(theirs, taken)| theirs.name == *name && taken.is_none())
+            };
+            match names.map(free).find_map(|place| place) {
+                Some(place) => needed[place] = Some(field),
+                None if self.has_default(field) => {}
+                None => return Err(SchemaError::MissingField { field: field.name(), expected: field.expected() }),
+            }
+        }
+        let namespace = writer.name.namespace();
+        let steps = writer.fields.iter().zip(needed).map(|(theirs, needed)| match needed {
+            Some(field) => self.step(field, theirs, namespace),
+            None => self.skips.skip(&theirs.schema, namespace).map(Step::Skip),
+        });
+        steps.collect()
+    }
+
+    /// Reads a writer's field into ours.
+    fn step(&self, field: Field, theirs: &RecordField, namespace: NamespaceRef) -> Result<Step, SchemaError> {
+        let schema = self.skips.definition(&theirs.schema, namespace)?;
+        let step = match schema {
+            Schema::Union(union) => {
+                let branches = union.variants().iter().map(|branch| {
+                    let branch = self.skips.definition(branch, namespace)?;
+                    Ok(self.value(field, branch))
+                });
+                let branches = branches.collect::<Result<Box<[_]>, SchemaError>>()?;
+                branches.iter().any(Option::is_some).then_some(Step::Union(branches))
+            }
+            other => self.value(field, other),
+        };
+        step.ok_or_else(|| SchemaError::FieldType {
+            name: theirs.name.clone(),
+            field: field.name(),
+            found: text(schema),
+            expected: field.expected(),
+        })
+    }
+
+    /// Reads a value that is no union, if it resolves.
+    fn value(&self, field: Field, schema: &Schema) -> Option<Step> {
+        let is_text = matches!(
+            schema,
+            // A uuid is text where it is a string, and as bytes it is not a logical type of the specification's.
+            Schema::String | Schema::Bytes | Schema::Uuid(UuidSchema::String | UuidSchema::Bytes)
+        );
+        match (field, schema) {
+            (Field::UserId, _) if is_text => Some(Step::UserId),
+            (Field::SessionId, _) if is_text => Some(Step::SessionId),
+            (Field::PageUrl, _) if is_text => Some(Step::PageUrl),
+            (Field::EventType, Schema::Enum(writer)) => self.symbols(writer).map(Step::EventType),
+            (Field::Timestamp, Schema::Long | Schema::TimestampMillis) => Some(Step::Timestamp),
+            (Field::Timestamp, Schema::Int) => Some(Step::TimestampFromInt),
+            (Field::SessionDuration, Schema::Int) => Some(Step::SessionDuration),
+            (Field::SessionDuration, Schema::Null) => Some(Step::NoSessionDuration),
+            _ => None,
+        }
+    }
+
+    /// What the writer's symbols stand for, if any of them stands for anything.
+    fn symbols(&self, writer: &EnumSchema) -> Option<Box<[Option<EventType>]>> {
+        let default = match self.ours(Field::EventType).map(|ours| &ours.schema) {
+            Some(Schema::Enum(ours)) => ours.default.as_deref().and_then(event_type),
+            _ => None,
+        };
+        let symbols = writer.symbols.iter().map(|symbol| event_type(symbol).or(default));
+        let symbols = symbols.collect::<Box<[_]>>();
+        symbols.iter().any(Option::is_some).then_some(symbols)
+    }
+
+    /// The field as it is in the reader schema.
+    fn ours(&self, field: Field) -> Option<&'static RecordField> {
+        self.reader.fields.iter().find(|ours| ours.name == field.name())
+    }
+
+    fn has_default(&self, field: Field) -> bool {
+        self.ours(field).is_some_and(|ours| ours.default.is_some())
+    }
+
+    fn defaults(&self) -> Slots<'static> {
+        let default = |field| self.ours(field).and_then(|ours| ours.default.as_ref());
+        let text = |field| default(field).and_then(|value| value.as_str());
+        Slots {
+            user_id: text(Field::UserId).unwrap_or_default(),
+            session_id: text(Field::SessionId).unwrap_or_default(),
+            page_url: text(Field::PageUrl).unwrap_or_default(),
+            event_type: text(Field::EventType).and_then(event_type).unwrap_or(EventType::View),
+            timestamp: default(Field::Timestamp).and_then(|value| value.as_i64()).unwrap_or_default(),
+            session_duration: default(Field::SessionDuration)
+                .and_then(|value| value.as_i64())
+                .and_then(|seconds| seconds.try_into().ok()),
+        }
+    }
+}
+
+/// The event type of this symbol.
+fn event_type(symbol: &str) -> Option<EventType> {
+    EVENT_TYPES.iter().find(|(ours, _)| *ours == symbol).map(|(_, event_type)| *event_type)
+}
+
+/// How to pass over the types of one schema.
+struct Skips<'s> {
     names: &'s NamesRef<'s>,
     /// How to skip a type that was referred to by its name before.
     references: HashMap<Name, Skip>,
     named: Vec<Skip>,
 }
 
-impl<'s> Compiler<'s> {
+impl<'s> Skips<'s> {
     fn new(names: &'s NamesRef<'s>) -> Self {
         Self { names, references: HashMap::new(), named: Vec::new() }
-    }
-
-    fn step(&mut self, field: &str, schema: &Schema, namespace: NamespaceRef) -> Result<Step, SchemaError> {
-        let refuse = |field, expected| {
-            let found = schema.canonical_form();
-            Err(SchemaError::FieldType { field, expected, found })
-        };
-        match (field, self.definition(schema, namespace)?) {
-            ("user_id", Schema::String) => Ok(Step::UserId),
-            ("user_id", _) => refuse("user_id", "a string"),
-            ("session_id", Schema::String) => Ok(Step::SessionId),
-            ("session_id", _) => refuse("session_id", "a string"),
-            ("page_url", Schema::String) => Ok(Step::PageUrl),
-            ("page_url", _) => refuse("page_url", "a string"),
-            ("event_type", Schema::Enum(writer)) => {
-                let known =
-                    |symbol: &String| EVENT_TYPES.iter().find(|(ours, _)| ours == symbol).map(|(_, kind)| *kind);
-                Ok(Step::EventType(writer.symbols.iter().map(known).collect()))
-            }
-            ("event_type", _) => refuse("event_type", "an enum"),
-            ("timestamp", Schema::TimestampMillis | Schema::Long) => Ok(Step::Timestamp),
-            ("timestamp", _) => refuse("timestamp", "a long of milliseconds"),
-            ("session_duration", Schema::Union(union)) => match union.variants() {
-                [Schema::Null, Schema::Int] => Ok(Step::SessionDuration { null_branch: 0 }),
-                [Schema::Int, Schema::Null] => Ok(Step::SessionDuration { null_branch: 1 }),
-                _ => refuse("session_duration", "a union of null and int"),
-            },
-            ("session_duration", _) => refuse("session_duration", "a union of null and int"),
-            _ => self.skip(schema, namespace).map(Step::Skip),
-        }
     }
 
     /// What a reference refers to; any other schema is its own definition.
@@ -202,11 +398,11 @@ impl<'s> Compiler<'s> {
             Schema::Bytes | Schema::String | Schema::BigDecimal => Skip::Bytes,
             Schema::Fixed(fixed) | Schema::Duration(fixed) => fixed_bytes(fixed.size),
             Schema::Decimal(decimal) => match &decimal.inner {
-                apache_avro::schema::InnerDecimalSchema::Bytes => Skip::Bytes,
-                apache_avro::schema::InnerDecimalSchema::Fixed(fixed) => fixed_bytes(fixed.size),
+                InnerDecimalSchema::Bytes => Skip::Bytes,
+                InnerDecimalSchema::Fixed(fixed) => fixed_bytes(fixed.size),
             },
-            Schema::Uuid(apache_avro::schema::UuidSchema::Fixed(fixed)) => fixed_bytes(fixed.size),
-            Schema::Uuid(_) => Skip::Bytes,
+            Schema::Uuid(UuidSchema::Fixed(fixed)) => fixed_bytes(fixed.size),
+            Schema::Uuid(UuidSchema::String | UuidSchema::Bytes) => Skip::Bytes,
             Schema::Array(array) => Skip::Array(Box::new(self.skip(&array.items, namespace)?)),
             Schema::Map(map) => Skip::Map(Box::new(self.skip(&map.types, namespace)?)),
             Schema::Union(union) => self.union(union, namespace)?,
@@ -256,4 +452,13 @@ impl<'s> Compiler<'s> {
 
 fn fixed_bytes(size: usize) -> Skip {
     if size == 0 { Skip::Nothing } else { Skip::Fixed(size) }
+}
+
+fn invalid(error: apache_avro::Error) -> SchemaError {
+    SchemaError::Invalid(error.to_string())
+}
+
+/// A schema as JSON, with its logical types.
+fn text(schema: &Schema) -> String {
+    serde_json::to_string(schema).unwrap_or_else(|_| schema.canonical_form())
 }

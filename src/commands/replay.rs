@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use crate::avro::Decoder;
 use crate::cluster::{ClusterError, assemble};
 use crate::committer::{CommitEpoch, Epoch};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::file::{FileFormat, FilePartition, JsonLinesSink};
-use crate::ingest::Format;
+use crate::file::{FilePartition, JsonLinesSink};
 use crate::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Unpaced, Waker};
 use crate::progress::{JobStart, PartitionCut};
 use crate::source::{SourceCounts, SourceError, SourcePartition};
@@ -94,10 +92,7 @@ impl OpenPartitions for Files {
     ) -> Result<Vec<SourcePartition>, SourceError> {
         let open = |cut: &PartitionCut| {
             let reader = FilePartition::open(&self.0[cut.partition as usize], cut.partition)?;
-            let format = match reader.format() {
-                FileFormat::JsonLines => Format::JsonLines,
-                FileFormat::Avro => Format::Avro(Decoder::default()),
-            };
+            let format = reader.format();
             Ok(SourcePartition {
                 reader: Box::new(reader),
                 format: Some(format),
