@@ -9,6 +9,8 @@
 //! A start is timed from the search for a checkpoint to the first commit that is new, which waits for nothing but the job:
 //! the records that close its window are there already. "Rebuilt" is the same start without a checkpoint.
 
+#[path = "harness.rs"]
+mod harness;
 #[path = "memory.rs"]
 mod memory;
 
@@ -40,8 +42,8 @@ use clicktide::source::{DeadLetterPayload, LogEnd, ReadPartition, SourceError, S
 use clicktide::validation::Limits;
 use clicktide_dataflows::event::{EventType, PageName};
 use clicktide_dataflows::time::{PartitionClock, Tick, Windows};
+use harness::{Report, ReportFiles, Spent, Table, median_s};
 use memory::CountingAllocator;
-use rustix::time::{ClockId, clock_gettime};
 
 /// What a checkpoint costs, and what it saves at the next start.
 #[derive(Parser)]
@@ -61,9 +63,8 @@ struct Args {
     /// Small states only, for a look.
     #[arg(long)]
     quick: bool,
-    /// Given by `cargo bench`.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    files: ReportFiles,
 }
 
 const SIZE_MS: i64 = 300_000;
@@ -88,34 +89,59 @@ fn main() -> Result<(), Box<dyn Error>> {
         args.rows.retain(|rows| *rows <= 100_000);
         args.repetitions = 1;
     }
-    let mut full = Table::new("rows | MB | bytes/row | s | of it in the store, s | rows/s");
+    let mut report = Report::new("checkpoint");
+    let mut full = Table::new(
+        "All rows written as one checkpoint, by the writer alone",
+        &["rows"],
+        &[("MB", 3), ("bytes/row", 1), ("s", 4), ("of it in the store, s", 4), ("rows/s", 0)],
+    );
     let mut incremental = Table::new(
-        "rows | change | written, bytes | bytes/event | took, ms | of it in the store, ms | refers to, MB | commits to the slide, s",
+        "Checkpoints of a running job (2 workers; the first of each holds all rows)",
+        &["rows", "change"],
+        &[
+            ("written, bytes", 0),
+            ("bytes/event", 1),
+            ("took, ms", 1),
+            ("of it in the store, ms", 1),
+            ("refers to, MB", 3),
+            ("commits to the slide, s", 2),
+        ],
     );
     let mut starts = Table::new(
-        "rows | from | workers | first new commit after, s | of it checking, s | CPU, s | peak MB | rebuilt / this",
+        "Starts",
+        &["rows", "from", "workers"],
+        &[
+            ("first new commit after, s", 3),
+            ("CPU, s", 3),
+            ("of it checking, s", 3),
+            ("peak MB", 0),
+            ("rebuilt / this, by wall", 1),
+            ("by CPU", 1),
+        ],
     );
     for &rows in &args.rows {
         eprintln!("{rows} rows");
-        full.rows.push(write_all(rows)?);
+        full.row([rows], write_all(rows)?);
         let mut changes = Vec::new();
         for change in args.changes.iter().copied().filter(|change| *change <= rows) {
             // A change that counts beside the state is made once.
             changes.extend(std::iter::repeat_n(change, if change * 30 <= rows { 3 } else { 1 }));
         }
         let (history, lines) = History::make(rows, &changes)?;
-        incremental.rows.extend(lines);
+        for TakenAfter { change, took, figures } in lines {
+            let [written, per_event, stored_ms, refers_mb, committed_s] = figures;
+            incremental
+                .row([rows, change], [written, per_event, median_s(took) * 1e3, stored_ms, refers_mb, committed_s]);
+        }
         let repetitions = if rows > 1_000_000 { 1 } else { args.repetitions };
-        starts.rows.extend(history.starts(&args.workers, repetitions)?);
+        history.starts(&args.workers, repetitions, &mut starts)?;
     }
-    println!("\nAll rows written as one checkpoint, by the writer alone\n\n{full}");
-    println!("Checkpoints of a running job (2 workers; the first of each holds all rows)\n\n{incremental}");
-    println!("Starts\n\n{starts}");
-    Ok(())
+    [full, incremental, starts].into_iter().for_each(|table| report.table(table));
+    report.finish(&args.files)
 }
 
 /// Writes `rows` events that were collected since the last checkpoint, on one thread.
-fn write_all(rows: u64) -> Result<Row, Box<dyn Error>> {
+fn write_all(rows: u64) -> Result<[f64; 5], Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let store = TimedStore::open(&dir)?;
     let settings = WriterSettings { store: Arc::clone(&store) as _, generation: 1, process: 0, workers: 1, keep: 3 };
@@ -151,14 +177,21 @@ fn write_all(rows: u64) -> Result<Row, Box<dyn Error>> {
     let written: u64 = objects.iter().map(|object| object.events).sum();
     assert_eq!(written, rows);
     let bytes: u64 = objects.iter().map(|object| object.bytes).sum();
-    Ok(vec![
-        rows.to_string(),
-        format!("{:.3}", bytes as f64 / 1e6),
-        format!("{:.1}", bytes as f64 / rows as f64),
-        format!("{:.4}", took.as_secs_f64()),
-        format!("{:.4}", store.waited().as_secs_f64()),
-        format!("{:.0}", rows as f64 / took.as_secs_f64()),
+    Ok([
+        bytes as f64 / 1e6,
+        bytes as f64 / rows as f64,
+        took.as_secs_f64(),
+        store.waited().as_secs_f64(),
+        rows as f64 / took.as_secs_f64(),
     ])
+}
+
+/// The checkpoints that a running job has taken after changes of one size.
+struct TakenAfter {
+    change: u64,
+    took: Vec<Duration>,
+    /// Of the first: bytes written, and per event; ms in the store; MB that it refers to; s until the slide was committed.
+    figures: [f64; 5],
 }
 
 /// What a job has left behind: its checkpoints, what it has committed, and a log that goes on.
@@ -174,13 +207,13 @@ struct History {
 impl History {
     /// Runs a job through `rows` events and then the changes, each in a slide of its own, with a checkpoint after each.
     /// Also gives the lines of the report.
-    fn make(rows: u64, changes: &[u64]) -> Result<(Self, Vec<Row>), Box<dyn Error>> {
+    fn make(rows: u64, changes: &[u64]) -> Result<(Self, Vec<TakenAfter>), Box<dyn Error>> {
         let dir = tempfile::tempdir()?;
         let store = TimedStore::open(&dir)?;
         let log = Arc::new(Log::new(rows, changes));
         let recovery = Recovery::new_job(&asked(), &[0; PARTITIONS as usize], &log.bounds(BEGIN_MS));
         let mut run = Run::start(&log, &store, recovery, 2, true)?;
-        let mut lines: Vec<(u64, Vec<Duration>, Row)> = Vec::new();
+        let mut lines: Vec<TakenAfter> = Vec::new();
         let mut through_ms = BEGIN_MS + FILL_MS;
         for change in std::iter::once(rows).chain(changes.iter().copied()) {
             let began = Instant::now();
@@ -193,34 +226,27 @@ impl History {
             let taken = run.checkpoint()?;
             let took = began.elapsed();
             assert_eq!(taken.through_ms, through_ms);
-            let line = vec![
-                rows.to_string(),
-                change.to_string(),
-                taken.bytes_written.to_string(),
-                format!("{:.1}", taken.bytes_written as f64 / change as f64),
-                String::new(),
-                format!("{:.1}", store.waited().as_secs_f64() * 1e3),
-                format!("{:.3}", taken.bytes as f64 / 1e6),
-                format!("{:.2}", committed_after.as_secs_f64()),
+            let figures = [
+                taken.bytes_written as f64,
+                taken.bytes_written as f64 / change as f64,
+                store.waited().as_secs_f64() * 1e3,
+                taken.bytes as f64 / 1e6,
+                committed_after.as_secs_f64(),
             ];
-            match lines.last_mut().filter(|(last, ..)| *last == change && change != rows) {
-                Some((_, tooks, _)) => tooks.push(took),
-                None => lines.push((change, vec![took], line)),
+            match lines.last_mut().filter(|last| last.change == change && change != rows) {
+                Some(last) => last.took.push(took),
+                None => lines.push(TakenAfter { change, took: vec![took], figures }),
             }
             through_ms += SLIDE_MS;
         }
-        let lines = lines.into_iter().map(|(_, tooks, mut line)| {
-            line[4] = format!("{:.1}", median(tooks).as_secs_f64() * 1e3);
-            line
-        });
         let progress = run.kill()?;
         assert_eq!(progress.committed_through, Some(through_ms - SLIDE_MS));
         log.release_to_close(through_ms);
-        Ok((History { log, store, progress, rows, _dir: dir }, lines.collect()))
+        Ok((History { log, store, progress, rows, _dir: dir }, lines))
     }
 
-    /// Starts the job again and again, in each way. Gives the lines of the report.
-    fn starts(&self, workers: &[usize], repetitions: usize) -> Result<Vec<Row>, Box<dyn Error>> {
+    /// Starts the job again and again, in each way, for `table`.
+    fn starts(&self, workers: &[usize], repetitions: usize, table: &mut Table) -> Result<(), Box<dyn Error>> {
         let ways: Vec<(bool, usize)> =
             [true, false].into_iter().flat_map(|restored| workers.iter().map(move |w| (restored, *w))).collect();
         let mut measured: Vec<Vec<Start>> = vec![Vec::new(); ways.len()];
@@ -231,63 +257,55 @@ impl History {
             }
         }
         let of = |way: usize| {
-            let of = |what: fn(&Start) -> Duration| median(measured[way].iter().map(what).collect()).as_secs_f64();
-            (of(|start| start.took), of(|start| start.cpu), of(|start| start.checking))
+            let of = |what: fn(&Start) -> Duration| median_s(measured[way].iter().map(what));
+            (of(|start| start.spent.wall), of(|start| start.spent.cpu), of(|start| start.checking))
         };
-        let line = |(way, &(restored, workers)): (usize, &(bool, usize))| {
+        for (way, &(restored, workers)) in ways.iter().enumerate() {
             let (took, cpu, checking) = of(way);
             let rebuilt = ways.iter().position(|other| *other == (false, workers)).unwrap_or(way);
             let (rebuilt_took, rebuilt_cpu, _) = of(rebuilt);
             let peak_mb = measured[way].iter().map(|start| start.peak_mb).fold(0.0, f64::max);
-            vec![
-                self.rows.to_string(),
-                if restored { "checkpoint" } else { "rebuilt" }.to_owned(),
-                workers.to_string(),
-                format!("{took:.3}"),
-                format!("{cpu:.3}"),
-                format!("{checking:.3}"),
-                format!("{peak_mb:.0}"),
-                format!("{:.1}", rebuilt_took / took),
-                format!("{:.1}", rebuilt_cpu / cpu),
-            ]
-        };
-        Ok(ways.iter().enumerate().map(line).collect())
+            let from = if restored { "checkpoint" } else { "rebuilt" };
+            let figures = [took, cpu, checking, peak_mb, rebuilt_took / took, rebuilt_cpu / cpu];
+            table.row([&self.rows as &dyn std::fmt::Display, &from, &workers], figures);
+        }
+        Ok(())
     }
 
     fn start(&self, restored: bool, workers: usize) -> Result<Start, Box<dyn Error>> {
         let committed = self.progress.clone();
         let through = committed.committed_through.ok_or("something is committed")?;
         let (measured, peak_mb) = CountingAllocator::peak_mb(|| {
-            let (began, cpu) = (Instant::now(), cpu_time());
-            let restorable = match restored {
-                true => {
-                    let (found, _) = newest(&*self.store, JOB, CONFIGURATION, Some(Tick(through)))?;
-                    let (name, manifest) = found.ok_or("the checkpoint is good")?;
-                    Some(Restore::of(name, manifest))
-                }
-                false => None,
-            };
-            let checking = cpu_time() - cpu;
-            let bounds = self.log.bounds(through + 2 * SLIDE_MS);
-            let recovery = Recovery::resumed(&asked(), committed, Vec::new(), &bounds, restorable)?;
-            let mut run = Run::start(&self.log, &self.store, recovery, workers, false)?;
-            run.committed_through(through + SLIDE_MS)?;
-            let measured = (began.elapsed(), checking, cpu_time() - cpu);
+            let (started, spent) = Spent::by(|| {
+                let (restorable, checking) = Spent::by(|| match restored {
+                    true => {
+                        let (found, _) = newest(&*self.store, JOB, CONFIGURATION, Some(Tick(through)))?;
+                        let (name, manifest) = found.ok_or("the checkpoint is good")?;
+                        Ok::<_, Box<dyn Error>>(Some(Restore::of(name, manifest)))
+                    }
+                    false => Ok(None),
+                });
+                let bounds = self.log.bounds(through + 2 * SLIDE_MS);
+                let recovery = Recovery::resumed(&asked(), committed, Vec::new(), &bounds, restorable?)?;
+                let mut run = Run::start(&self.log, &self.store, recovery, workers, false)?;
+                run.committed_through(through + SLIDE_MS)?;
+                Ok::<_, Box<dyn Error>>((run, checking.cpu))
+            });
+            let (run, checking) = started?;
             run.kill()?;
-            Ok::<_, Box<dyn Error>>(measured)
+            Ok::<_, Box<dyn Error>>((spent, checking))
         });
-        let (took, checking, cpu) = measured?;
-        Ok(Start { took, checking, cpu, peak_mb })
+        let (spent, checking) = measured?;
+        Ok(Start { spent, checking, peak_mb })
     }
 }
 
 /// What a start took.
 #[derive(Clone, Copy)]
 struct Start {
-    took: Duration,
-    /// CPU time of all threads until the first new commit.
-    cpu: Duration,
-    /// What of it went into finding the checkpoint and reading all of it once, before it is read again.
+    /// Until the first new commit.
+    spent: Spent,
+    /// What of its CPU time went into finding the checkpoint and reading all of it once, before it is read again.
     checking: Duration,
     peak_mb: f64,
 }
@@ -659,37 +677,4 @@ impl Store for TimedStore {
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.store.delete(name)
     }
-}
-
-/// A row of a table.
-type Row = Vec<String>;
-
-/// A table in Markdown, all numbers but the head.
-struct Table {
-    head: &'static str,
-    rows: Vec<Row>,
-}
-
-impl Table {
-    fn new(head: &'static str) -> Self {
-        Table { head, rows: Vec::new() }
-    }
-}
-
-impl std::fmt::Display for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "| {} |\n|{}", self.head, "--:|".repeat(self.head.split('|').count()))?;
-        self.rows.iter().try_for_each(|row| writeln!(f, "| {} |", row.join(" | ")))
-    }
-}
-
-fn median(mut of: Vec<Duration>) -> Duration {
-    of.sort_unstable();
-    of[of.len() / 2]
-}
-
-/// CPU time of this process so far, of all threads.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -23,12 +23,13 @@
 //! The codecs take turns within every repetition; what each decodes must equal what it encoded. Reported are medians of CPU
 //! time, and ratios of them.
 
+#[path = "harness.rs"]
+mod harness;
+
 use std::error::Error;
 use std::fmt::Debug;
 use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
-use std::time::Duration;
 
 use abomonation::Abomonation;
 use clap::Parser;
@@ -41,9 +42,9 @@ use clicktide_dataflows::unique_users::Visitor;
 use clicktide_dataflows::visits::{EventCounts, Visit};
 use columnar::bytes::{indexed, stash::Stash};
 use columnar::{Borrow, Clear, Columnar, ContainerOf, Push, bytemuck};
+use harness::{Report, ReportFiles, Spent, Table, median};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use timely::bytes::arc::{Bytes, BytesMut};
@@ -64,89 +65,45 @@ struct Args {
     /// Seed of the generator.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Writes the report as JSON too.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Given by `cargo bench`.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
-/// A line of the report.
-#[derive(Serialize)]
-struct Line {
-    rows: &'static str,
-    batch: usize,
-    codec: &'static str,
-    encode_ns_per_row: f64,
-    decode_ns_per_row: f64,
-    bytes_per_row: f64,
-    /// How many times as fast as bincode in timely.
-    encode_ratio: f64,
-    /// The same, for decoding.
-    decode_ratio: f64,
-    /// The same, for both together.
-    ratio: f64,
-    /// Bytes per byte of bincode in timely.
-    bytes_ratio: f64,
-}
-
-/// The report.
-#[derive(Serialize)]
-struct Report {
-    repetitions: usize,
-    lines: Vec<Line>,
+    #[command(flatten)]
+    files: ReportFiles,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let mut lines = Vec::new();
+    let mut report = Report::new("codec");
+    report.setting("repetitions", args.repetitions);
+    let mut table = Table::new(
+        "CPU time; ratios to bincode in timely (times as fast; bytes per byte)",
+        &["rows", "batch", "codec"],
+        &[
+            ("B/row", 1),
+            ("encode, ns/row", 2),
+            ("decode, ns/row", 2),
+            ("encode", 2),
+            ("decode", 2),
+            ("both", 2),
+            ("bytes", 2),
+        ],
+    );
     for batch in &args.batches {
         let mut random = ChaCha8Rng::seed_from_u64(args.seed);
         let enter = Tick(1_700_000_000_000);
         let activities: Vec<Activity> = (0..*batch).map(|_| activity(&mut random, enter)).collect();
 
         let visitors = activities.iter().map(|a| (Visitor::new(a.page, a.user), 1i64));
-        compare::<VisitorRow>(&args, "visitors", &pane(enter, visitors), &mut lines)?;
+        compare::<VisitorRow>(&args, "visitors", &pane(enter, visitors), &mut table)?;
         let visits = activities
             .iter()
             .map(|a| (Visit { session: a.session, page: a.page }, EventCounts::of_event(a.event_type)));
-        compare::<VisitRow>(&args, "visits", &pane(enter, visits), &mut lines)?;
+        compare::<VisitRow>(&args, "visits", &pane(enter, visits), &mut table)?;
         let times = activities.iter().map(|a| (SessionTimes::of_event(a), 1i64));
-        compare::<TimesRow>(&args, "session times", &pane(enter, times), &mut lines)?;
+        compare::<TimesRow>(&args, "session times", &pane(enter, times), &mut table)?;
         let counters = activities.iter().map(|a| (a.page, counters(&mut random)));
-        compare::<CountersRow>(&args, "page counters", &pane(enter, counters), &mut lines)?;
+        compare::<CountersRow>(&args, "page counters", &pane(enter, counters), &mut table)?;
     }
-    let report = Report { repetitions: args.repetitions, lines };
-    print(&report);
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
-    }
-    Ok(())
-}
-
-fn print(report: &Report) {
-    println!(
-        "medians of {} repetitions; ratios to bincode in timely (times as fast; bytes per byte)\n",
-        report.repetitions
-    );
-    println!("| rows | batch | codec | encode ns/row | decode ns/row | B/row | encode | decode | both | bytes |");
-    println!("|---|--:|---|--:|--:|--:|--:|--:|--:|--:|");
-    for line in &report.lines {
-        println!(
-            "| {} | {} | {} | {:.2} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} |",
-            line.rows,
-            line.batch,
-            line.codec,
-            line.encode_ns_per_row,
-            line.decode_ns_per_row,
-            line.bytes_per_row,
-            line.encode_ratio,
-            line.decode_ratio,
-            line.ratio,
-            line.bytes_ratio
-        );
-    }
+    report.table(table);
+    report.finish(&args.files)
 }
 
 // --- Rows ---
@@ -486,11 +443,12 @@ impl Taken {
         // The first is to make room.
         C::encode(&mut sent, &mut bytes);
 
-        let begun = cpu_time();
-        for _ in 0..times {
-            C::encode(black_box(&mut sent), black_box(&mut bytes));
-        }
-        self.encode_ns.push((cpu_time() - begun).as_nanos() as f64 / rows as f64);
+        let (_, encoding) = Spent::by(|| {
+            for _ in 0..times {
+                C::encode(black_box(&mut sent), black_box(&mut bytes));
+            }
+        });
+        self.encode_ns.push(encoding.cpu.as_nanos() as f64 / rows as f64);
         self.bytes = bytes.len();
 
         let mut received = C::receive(bytes);
@@ -508,17 +466,18 @@ impl Taken {
             return Err(format!("{}: what comes out is not what went in", C::NAME));
         }
 
-        let begun = cpu_time();
-        for _ in 0..times {
-            let mut sum = 0u64;
-            C::decode(
-                black_box(&mut received),
-                |enter, leave, worker| _ = black_box((enter, leave, worker)),
-                |_, row| sum = sum.wrapping_add(row.sum()),
-            );
-            black_box(sum);
-        }
-        self.decode_ns.push((cpu_time() - begun).as_nanos() as f64 / rows as f64);
+        let (_, decoding) = Spent::by(|| {
+            for _ in 0..times {
+                let mut sum = 0u64;
+                C::decode(
+                    black_box(&mut received),
+                    |enter, leave, worker| _ = black_box((enter, leave, worker)),
+                    |_, row| sum = sum.wrapping_add(row.sum()),
+                );
+                black_box(sum);
+            }
+        });
+        self.decode_ns.push(decoding.cpu.as_nanos() as f64 / rows as f64);
         Ok(())
     }
 }
@@ -528,7 +487,7 @@ fn compare<T: Row>(
     args: &Args,
     rows: &'static str,
     pane: &impl Serialize,
-    lines: &mut Vec<Line>,
+    table: &mut Table,
 ) -> Result<(), Box<dyn Error>> {
     let original = bincode::serialize(pane)?;
     let mirror: Mirror<T> = bincode::deserialize(&original)?;
@@ -555,33 +514,22 @@ fn compare<T: Row>(
         }
     }
 
-    let (encode_ns, decode_ns, bytes) = (median(&timely.encode_ns), median(&timely.decode_ns), timely.bytes as f64);
+    let of = |ns: &[f64]| median(ns.iter().copied());
+    let (encode_ns, decode_ns, bytes) = (of(&timely.encode_ns), of(&timely.decode_ns), timely.bytes as f64);
     for taken in [timely, alone, from_rows, in_columns, in_place].iter().filter(|taken| !taken.encode_ns.is_empty()) {
-        let (encode, decode) = (median(&taken.encode_ns), median(&taken.decode_ns));
-        lines.push(Line {
-            rows,
-            batch,
-            codec: taken.codec,
-            encode_ns_per_row: encode,
-            decode_ns_per_row: decode,
-            bytes_per_row: taken.bytes as f64 / batch as f64,
-            encode_ratio: encode_ns / encode,
-            decode_ratio: decode_ns / decode,
-            ratio: (encode_ns + decode_ns) / (encode + decode),
-            bytes_ratio: taken.bytes as f64 / bytes,
-        });
+        let (encode, decode) = (of(&taken.encode_ns), of(&taken.decode_ns));
+        table.row(
+            [rows, &batch.to_string(), taken.codec],
+            [
+                taken.bytes as f64 / batch as f64,
+                encode,
+                decode,
+                encode_ns / encode,
+                decode_ns / decode,
+                (encode_ns + decode_ns) / (encode + decode),
+                taken.bytes as f64 / bytes,
+            ],
+        );
     }
     Ok(())
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// CPU time of the process so far; it has one thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
