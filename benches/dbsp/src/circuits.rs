@@ -13,10 +13,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
+use std::fmt;
 
 use clap::ValueEnum;
 use clicktide_dataflows::event::{Activity, EventType, PageAnalytics, PageId, UserId};
 use clicktide_dataflows::time::{Tick, Windows};
+use dbsp::circuit::CircuitConfig;
 use dbsp::typed_batch::{IndexedZSetReader, SpineSnapshot};
 use dbsp::utils::{Tup2, Tup4};
 use dbsp::{
@@ -36,6 +38,16 @@ pub enum Formulation {
     Retracted,
     /// The same, with inputs of their own for counters and uniques, each without what the other needs.
     Split,
+}
+
+impl fmt::Display for Formulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Formulation::Windowed => "windowed",
+            Formulation::Retracted => "retracted",
+            Formulation::Split => "split",
+        })
+    }
 }
 
 /// What was done, as a number.
@@ -117,7 +129,7 @@ struct Windowed {
 
 impl Windowed {
     fn new(windows: Windows) -> Result<Self, Box<dyn Error>> {
-        let (circuit, (events, bounds, outputs)) = Runtime::init_circuit(1, |circuit| {
+        let (circuit, (events, bounds, outputs)) = Runtime::init_circuit(one_worker(), |circuit| {
             let (events, events_handle) = circuit.add_input_indexed_zset();
             let (bounds, bounds_handle) = circuit.add_input_stream::<(i64, i64)>();
             let bounds = bounds.apply(|(from, to)| (TypedBox::new(*from), TypedBox::new(*to)));
@@ -180,7 +192,7 @@ struct Retracted {
 
 impl Retracted {
     fn new() -> Result<Self, Box<dyn Error>> {
-        let (circuit, (events, outputs)) = Runtime::init_circuit(1, |circuit| {
+        let (circuit, (events, outputs)) = Runtime::init_circuit(one_worker(), |circuit| {
             let (events, handle) = circuit.add_input_indexed_zset();
             let kinds = events.map_index(|(page, Tup2(_, kind))| (*page, *kind));
             let users = events.map_index(|(page, Tup2(user, _))| (*page, *user));
@@ -221,7 +233,7 @@ struct Split {
 
 impl Split {
     fn new() -> Result<Self, Box<dyn Error>> {
-        let (circuit, (kinds, users, outputs)) = Runtime::init_circuit(1, |circuit| {
+        let (circuit, (kinds, users, outputs)) = Runtime::init_circuit(one_worker(), |circuit| {
             let (kinds, kinds_handle) = circuit.add_input_indexed_zset();
             let (users, users_handle) = circuit.add_input_indexed_zset();
             Ok((kinds_handle, users_handle, Outputs::new(&kinds, &users)))
@@ -250,6 +262,11 @@ impl Circuit for Split {
     fn end(self) -> Result<(), Box<dyn Error>> {
         kill(self.circuit)
     }
+}
+
+/// One worker, and what dbsp can do better when nothing is put in while it commits.
+fn one_worker() -> CircuitConfig {
+    CircuitConfig::with_workers(1).with_allow_input_during_commit(false)
 }
 
 fn kill(circuit: DBSPHandle) -> Result<(), Box<dyn Error>> {

@@ -34,7 +34,6 @@ use memory::CountingAllocator;
 
 /// dbsp beside Clicktide's dataflow and a hand-written program: events in memory → results in memory, one worker each.
 #[derive(Parser)]
-#[command(mut_arg("events", |events| events.default_value("500000")))]
 struct Args {
     #[command(flatten)]
     load: Load,
@@ -60,9 +59,7 @@ enum Variant {
 impl Variant {
     fn name(self) -> String {
         match self {
-            Variant::Dbsp(formulation) => {
-                format!("dbsp, {}", format!("{formulation:?}").to_lowercase())
-            }
+            Variant::Dbsp(formulation) => format!("dbsp, {formulation}"),
             Variant::DataflowAllMetrics => "dataflow, all metrics".into(),
             Variant::HandWritten => "hand-written".into(),
             Variant::HandWrittenAllMetrics => "hand-written, all metrics".into(),
