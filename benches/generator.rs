@@ -156,44 +156,54 @@ fn measure(
     settings: &Settings,
     sample: &[ClickEvent],
 ) -> Result<(Made, Spent), Box<dyn Error>> {
-    let partitions = args.partitions;
     // Of no importance but to the daily curve, which is off.
     let start_ms = 1_700_000_000_000;
     let events = args.events as usize;
     let mut model = Model::new(settings)?;
     let mut event = Model::blank_event();
-    let mut schedule = Schedule::new(settings, start_ms);
-    let mut sink = MemorySink::new(settings.key, partitions);
-    let (events, spent) = match stage {
-        Stage::Schedule => Spent::by(|| schedule.take(events).map(black_box).count()),
-        Stage::Model => Spent::by(|| {
-            let apart_ms = 1_000.0 / settings.events_per_second;
-            for i in 0..events {
-                model.write_next(start_ms + (i as f64 * apart_ms) as i64, &mut event);
-                black_box(&event);
+    let schedule = Schedule::new(settings, start_ms);
+    let mut sink = MemorySink::new(settings.key, args.partitions);
+    let mut made = events;
+    let (outcome, spent) = Spent::by(|| -> Result<(), Box<dyn Error>> {
+        match stage {
+            Stage::Schedule => {
+                for due_us in schedule.take(events) {
+                    black_box(due_us);
+                }
             }
-            events
-        }),
-        Stage::Encoding => Spent::by(|| sample.iter().cycle().take(events).map(|event| sink.encode(event)).count()),
-        Stage::Partitioning => Spent::by(|| {
-            let keys = sample.iter().map(|event| settings.key.of(event).as_bytes());
-            keys.cycle().take(events).map(|key| black_box(murmur2::partition(key, partitions))).count()
-        }),
-        Stage::OneLoop => Spent::by(|| {
-            for due_us in schedule.by_ref().take(events) {
-                model.write_next(start_ms + (due_us / 1_000) as i64, &mut event);
-                let Ok(_) = sink.send(&event);
+            Stage::Model => {
+                let apart_ms = 1_000.0 / settings.events_per_second;
+                for i in 0..events {
+                    model.write_next(start_ms + (i as f64 * apart_ms) as i64, &mut event);
+                    black_box(&event);
+                }
             }
-            events
-        }),
-        Stage::Generator => {
-            let settings = flat_out(settings, args.events);
-            let stop = AtomicBool::new(false);
-            let (summary, spent) = Spent::by(|| run(&settings, &SystemClock::new(), &stop, &mut sink, |_| ()));
-            (summary?.sent as usize, spent)
+            Stage::Encoding => {
+                for event in sample.iter().cycle().take(events) {
+                    sink.encode(event);
+                }
+            }
+            Stage::Partitioning => {
+                for event in sample.iter().cycle().take(events) {
+                    sink.choose_partition(event);
+                }
+            }
+            Stage::OneLoop => {
+                for due_us in schedule.take(events) {
+                    model.write_next(start_ms + (due_us / 1_000) as i64, &mut event);
+                    let Ok(_) = sink.send(&event);
+                }
+            }
+            Stage::Generator => {
+                let settings = flat_out(settings, args.events);
+                let summary = run(&settings, &SystemClock::new(), &AtomicBool::new(false), &mut sink, |_| ())?;
+                made = summary.sent as usize;
+            }
         }
-    };
-    Ok((Made { events, bytes: sink.bytes }, spent))
+        Ok(())
+    });
+    outcome?;
+    Ok((Made { events: made, bytes: sink.bytes }, spent))
 }
 
 /// Settings under which a run makes `events` events as fast as it can.
@@ -234,6 +244,10 @@ impl MemorySink {
         self.bytes += bytes as u64;
         bytes
     }
+
+    fn choose_partition(&self, event: &ClickEvent) {
+        black_box(murmur2::partition(self.key.of(event).as_bytes(), self.partitions));
+    }
 }
 
 impl SendEvent for MemorySink {
@@ -241,7 +255,7 @@ impl SendEvent for MemorySink {
 
     fn send(&mut self, event: &ClickEvent) -> Result<Admission, Infallible> {
         let bytes = self.encode(event);
-        black_box(murmur2::partition(self.key.of(event).as_bytes(), self.partitions));
+        self.choose_partition(event);
         Ok(Admission::Accepted { bytes })
     }
 

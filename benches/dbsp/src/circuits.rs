@@ -54,6 +54,8 @@ impl fmt::Display for Formulation {
 type Kind = u8;
 /// Events, views, clicks and purchases.
 type Counters = Tup4<ZWeight, ZWeight, ZWeight, ZWeight>;
+/// An event, without its pane.
+type Event = Tup2<PageId, Tup2<UserId, Kind>>;
 /// Rows of a page, with their weights.
 type Rows<V> = Vec<Tup2<PageId, Tup2<V, ZWeight>>>;
 /// Changes of what there is of every page.
@@ -120,11 +122,11 @@ fn weigh(kind: Kind) -> Counters {
 /// Events by `leave`, which is their pane plus the size of the window.
 struct Windowed {
     circuit: DBSPHandle,
-    events: IndexedZSetHandle<i64, Tup2<PageId, Tup2<UserId, Kind>>>,
+    events: IndexedZSetHandle<i64, Event>,
     bounds: InputHandle<(i64, i64)>,
     outputs: Outputs,
     windows: Windows,
-    read: Vec<Tup2<i64, Tup2<Tup2<PageId, Tup2<UserId, Kind>>, ZWeight>>>,
+    read: Vec<Tup2<i64, Tup2<Event, ZWeight>>>,
 }
 
 impl Windowed {
