@@ -1,15 +1,18 @@
-//! The job as Clicktide's dataflow, on one worker.
+//! The job as Clicktide's dataflow, on one worker, with all metrics and with counters and unique users alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use clicktide_dataflows::event::{Activity, PageAnalytics, PageId, PageName};
-use clicktide_dataflows::page_analytics::page_analytics;
+use clicktide_dataflows::page_analytics::{page_analytics, page_windows};
+use clicktide_dataflows::pane::file_by_pane;
+use clicktide_dataflows::sliding::slide;
 use clicktide_dataflows::time::{Tick, Windows};
-use timely::dataflow::InputHandle;
+use clicktide_dataflows::visitors::Visitors;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::{Input, Probe};
+use timely::dataflow::{InputHandle, Stream};
 
 use crate::load::Log;
 
@@ -18,6 +21,34 @@ const BATCH: usize = 2_048;
 
 /// Computes every metric of every page and window.
 pub fn all_metrics(log: &Arc<Log>, names: &Arc<HashMap<PageId, String>>, windows: Windows) -> Vec<PageAnalytics> {
+    run(log, names, windows, page_analytics)
+}
+
+/// Computes counters and distinct users alone: the same dataflow without its part for sessions, whose fields are zero.
+pub fn counters_and_uniques(
+    log: &Arc<Log>,
+    names: &Arc<HashMap<PageId, String>>,
+    windows: Windows,
+) -> Vec<PageAnalytics> {
+    run(log, names, windows, |activities, names, windows| {
+        let visitors = slide(file_by_pane(activities).page_events, "visitors", Visitors::new(windows));
+        page_windows(visitors, names, windows)
+    })
+}
+
+/// A dataflow from activities and the names of their pages to results.
+type Dataflow = for<'scope> fn(
+    Stream<'scope, Tick, Vec<Activity>>,
+    Stream<'scope, Tick, Vec<PageName>>,
+    Windows,
+) -> Stream<'scope, Tick, Vec<PageAnalytics>>;
+
+fn run(
+    log: &Arc<Log>,
+    names: &Arc<HashMap<PageId, String>>,
+    windows: Windows,
+    dataflow: Dataflow,
+) -> Vec<PageAnalytics> {
     let (log, names) = (Arc::clone(log), Arc::clone(names));
     timely::execute_directly(move |worker| {
         let (results_sender, results) = std::sync::mpsc::channel();
@@ -26,7 +57,7 @@ pub fn all_metrics(log: &Arc<Log>, names: &Arc<HashMap<PageId, String>>, windows
         let probe = worker.dataflow(|scope| {
             let events = scope.input_from(&mut events);
             let announced = scope.input_from(&mut announced);
-            let (probe, results) = page_analytics(events, announced, windows).probe();
+            let (probe, results) = dataflow(events, announced, windows).probe();
             results.sink(Pipeline, "collect", move |(input, _)| {
                 input.for_each(|_, results| {
                     // The other end outlives the dataflow.

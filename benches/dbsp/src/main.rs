@@ -51,6 +51,7 @@ struct Args {
 #[derive(Clone, Copy, PartialEq)]
 enum Variant {
     Dbsp(Formulation),
+    Dataflow,
     DataflowAllMetrics,
     HandWritten,
     HandWrittenAllMetrics,
@@ -60,6 +61,7 @@ impl Variant {
     fn name(self) -> String {
         match self {
             Variant::Dbsp(formulation) => format!("dbsp, {formulation}"),
+            Variant::Dataflow => "dataflow".into(),
             Variant::DataflowAllMetrics => "dataflow, all metrics".into(),
             Variant::HandWritten => "hand-written".into(),
             Variant::HandWrittenAllMetrics => "hand-written, all metrics".into(),
@@ -74,6 +76,7 @@ impl Variant {
     ) -> Result<Vec<PageAnalytics>, Box<dyn Error>> {
         match self {
             Variant::Dbsp(formulation) => circuits::counters_and_uniques(log, names, windows, formulation),
+            Variant::Dataflow => Ok(dataflow::counters_and_uniques(log, names, windows)),
             Variant::DataflowAllMetrics => Ok(dataflow::all_metrics(log, names, windows)),
             Variant::HandWritten => Ok(baseline::counters_and_uniques(log, names, windows)),
             Variant::HandWrittenAllMetrics => Ok(baseline::all_metrics(log, names, windows)),
@@ -92,7 +95,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         chosen => chosen,
     };
     let mut variants: Vec<Variant> = formulations.iter().copied().map(Variant::Dbsp).collect();
-    variants.extend([Variant::DataflowAllMetrics, Variant::HandWritten, Variant::HandWrittenAllMetrics]);
+    variants.extend([
+        Variant::Dataflow,
+        Variant::DataflowAllMetrics,
+        Variant::HandWritten,
+        Variant::HandWrittenAllMetrics,
+    ]);
 
     // The first run of each is for its results and its memory, not for its time.
     let expected = comparable(Variant::HandWritten.run(&log, &names, windows)?);
