@@ -22,8 +22,11 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clicktide_dataflows::event::{Activity, PageAnalytics, PageId, PageName};
-use clicktide_dataflows::page_analytics::page_analytics;
+use clicktide_dataflows::page_analytics::{page_analytics, page_windows};
+use clicktide_dataflows::pane::file_by_pane;
+use clicktide_dataflows::sliding::slide;
 use clicktide_dataflows::time::{Tick, Windows};
+use clicktide_dataflows::visitors::Visitors;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use timely::dataflow::InputHandle;
@@ -60,20 +63,31 @@ struct Args {
     bench: bool,
 }
 
-/// What is measured; the first is the yardstick.
+/// Which statistics are computed.
 #[derive(Clone, Copy, PartialEq)]
-enum Variant {
-    Baseline,
-    BaselineCountersAndUniques,
-    Dataflow { workers: usize },
+enum Metrics {
+    All,
+    /// Without those of sessions.
+    CountersAndUniques,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq)]
+struct Variant {
+    metrics: Metrics,
+    /// Of the dataflow; the hand-written program, if none.
+    workers: Option<usize>,
 }
 
 impl Variant {
     fn name(self) -> String {
-        match self {
-            Variant::Baseline => "hand-written, all metrics".into(),
-            Variant::BaselineCountersAndUniques => "hand-written, counters + uniques".into(),
-            Variant::Dataflow { workers } => format!("dataflow, all metrics, {workers} worker(s)"),
+        let metrics = match self.metrics {
+            Metrics::All => "all metrics",
+            Metrics::CountersAndUniques => "counters + uniques",
+        };
+        match self.workers {
+            None => format!("hand-written, {metrics}"),
+            Some(workers) => format!("dataflow, {metrics}, {workers} worker(s)"),
         }
     }
 }
@@ -84,7 +98,7 @@ struct Line {
     variant: String,
     cpu_s_per_million_events: f64,
     events_per_s: f64,
-    /// Events per CPU second, relative to the hand-written program with all metrics.
+    /// Events per CPU second, relative to the hand-written program with the same metrics.
     ratio_by_cpu: f64,
     /// Events per second of wall time, relative to the same.
     ratio_by_wall: f64,
@@ -108,18 +122,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let names = Arc::new(names);
     let events = log.activities.len();
 
-    let mut variants = vec![Variant::Baseline, Variant::BaselineCountersAndUniques];
-    variants.extend(args.workers.iter().map(|workers| Variant::Dataflow { workers: *workers }));
+    let of_metrics = |metrics| {
+        let workers = args.workers.iter().map(|workers| Some(*workers));
+        std::iter::once(None).chain(workers).map(move |workers| Variant { metrics, workers })
+    };
+    let variants: Vec<Variant> = of_metrics(Metrics::All).chain(of_metrics(Metrics::CountersAndUniques)).collect();
     let split: HashMap<usize, Arc<Vec<Log>>> =
         args.workers.iter().map(|workers| (*workers, Arc::new(split(&log, *workers)))).collect();
-    let run = |variant| match variant {
-        Variant::Baseline => baseline::all_metrics(&log, &names, windows),
-        Variant::BaselineCountersAndUniques => baseline::counters_and_uniques(&log, &names, windows),
-        Variant::Dataflow { workers } => run_dataflow(&split[&workers], &names, windows, args.batch, None),
+    let run = |Variant { metrics, workers }| match (metrics, workers) {
+        (Metrics::All, None) => baseline::all_metrics(&log, &names, windows),
+        (Metrics::CountersAndUniques, None) => baseline::counters_and_uniques(&log, &names, windows),
+        (_, Some(workers)) => run_dataflow(metrics, &split[&workers], &names, windows, args.batch, None),
     };
 
     // The first run of each is for its results and its memory, not for its time.
-    let mut expected = run(Variant::Baseline);
+    let mut expected = run(variants[0]);
     order(&mut expected);
     let mut peaks_mb = Vec::new();
     for variant in &variants {
@@ -143,20 +160,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|runs| (median(runs.iter().map(|(wall, _)| *wall)), median(runs.iter().map(|(_, cpu)| *cpu))))
         .collect();
-    let (baseline_wall_s, baseline_cpu_s) = medians[0];
-    let lines = variants.iter().zip(&medians).zip(&peaks_mb).map(|((variant, (wall_s, cpu_s)), peak_mb)| Line {
-        variant: variant.name(),
-        cpu_s_per_million_events: cpu_s / events as f64 * 1e6,
-        events_per_s: events as f64 / wall_s,
-        ratio_by_cpu: baseline_cpu_s / cpu_s,
-        ratio_by_wall: baseline_wall_s / wall_s,
-        peak_mb: *peak_mb,
+    let lines = variants.iter().zip(&medians).zip(&peaks_mb).map(|((variant, (wall_s, cpu_s)), peak_mb)| {
+        let by_hand = variants.iter().zip(&medians).find(|(other, _)| **other == Variant { workers: None, ..*variant });
+        let (by_hand_wall_s, by_hand_cpu_s) = by_hand.map_or((f64::NAN, f64::NAN), |(_, medians)| *medians);
+        Line {
+            variant: variant.name(),
+            cpu_s_per_million_events: cpu_s / events as f64 * 1e6,
+            events_per_s: events as f64 / wall_s,
+            ratio_by_cpu: by_hand_cpu_s / cpu_s,
+            ratio_by_wall: by_hand_wall_s / wall_s,
+            peak_mb: *peak_mb,
+        }
     });
     let report = Report { events, late: args.load.events - events, results: expected.len(), lines: lines.collect() };
     print(&report);
     if let Some(workers) = args.workers.first().filter(|_| args.profile) {
         let profile = Arc::new(Mutex::new(Profile::new()));
-        drop(run_dataflow(&split[workers], &names, windows, args.batch, Some(&profile)));
+        drop(run_dataflow(Metrics::All, &split[workers], &names, windows, args.batch, Some(&profile)));
         print_profile(&profile.lock().expect("no worker fails"));
     }
     if let Some(path) = &args.json {
@@ -193,10 +213,13 @@ fn check(variant: Variant, actual: &[PageAnalytics], expected: &[PageAnalytics])
     }
     for (actual, expected) in actual.iter().zip(expected) {
         let mut expected = expected.clone();
-        if variant == Variant::BaselineCountersAndUniques {
-            (expected.engagement_rate, expected.bounce_rate, expected.avg_session_duration) = (0.0, 0.0, 0.0);
+        let mut actual = actual.clone();
+        if variant.metrics == Metrics::CountersAndUniques {
+            for result in [&mut actual, &mut expected] {
+                (result.engagement_rate, result.bounce_rate, result.avg_session_duration) = (0.0, 0.0, 0.0);
+            }
         }
-        if *actual != expected {
+        if actual != expected {
             return Err(format!("{}: {actual:?}, not {expected:?}", variant.name()));
         }
     }
@@ -205,6 +228,7 @@ fn check(variant: Variant, actual: &[PageAnalytics], expected: &[PageAnalytics])
 
 /// Runs the dataflow, every worker reading its part of the log, and collects the results.
 fn run_dataflow(
+    metrics: Metrics,
     logs: &Arc<Vec<Log>>,
     names: &Arc<HashMap<PageId, String>>,
     windows: Windows,
@@ -223,7 +247,14 @@ fn run_dataflow(
         let probe = worker.dataflow(|scope| {
             let events = scope.input_from(&mut events);
             let announced = scope.input_from(&mut announced);
-            let (probe, results) = page_analytics(events, announced, windows).probe();
+            let results = match metrics {
+                Metrics::All => page_analytics(events, announced, windows),
+                Metrics::CountersAndUniques => {
+                    let panes = file_by_pane(events);
+                    page_windows(slide(panes.page_events, "visitors", Visitors::new(windows)), announced, windows)
+                }
+            };
+            let (probe, results) = results.probe();
             results.sink(Pipeline, "collect", move |(input, _)| {
                 input.for_each(|_, results| {
                     // The other end outlives the dataflow.
@@ -255,7 +286,7 @@ fn run_dataflow(
             // As a source does: no partition runs ahead of the others.
             let behind = Tick(open.0 - 8 * windows.slide_ms());
             while open < Tick::NEVER && probe.less_than(&behind) {
-                worker.step();
+                worker.step_or_park(None);
             }
         }
         drop((events, announced));

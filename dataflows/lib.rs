@@ -2,13 +2,12 @@
 //!
 //! [`page_analytics`] is the whole; the other modules are its parts, in the order in which an event meets them.
 
+pub mod counters;
 pub mod event;
 pub mod page_analytics;
-pub mod page_counts;
 pub mod pane;
 pub mod sessions;
 pub mod sliding;
 pub mod testing;
 pub mod time;
-pub mod unique_users;
-pub mod visits;
+pub mod visitors;

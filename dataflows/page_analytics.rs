@@ -1,40 +1,43 @@
 //! The statistics of every page in every sliding window.
 //!
 //! ```text
-//!                      ┌─counters─▶ (added up per pane) ─────────────────────────────┐
-//!  activities ─▶ file_by_pane                                                        │
-//!                      ├─(page, user)─▶ arrange ─▶ unique_users ──changes────────────┤
-//!                      │                                                             ├─▶ arrange ─▶ page_windows ─▶ results
-//!                      ├─(session, page)─▶ arrange ─▶ visits ──changes───────────────┤   by page        ▲
-//!                      │                                └─live visits─▶ arrange ─┐   │                  │
-//!                      └─session times─▶ arrange ────────────────────▶ sessions ─┴───┘                  │
-//!                                                                                                       │
-//!  page names ─────────────────────────────────── by page ──────────────────────────────────────────────┘
+//!                      ┌─page events─▶ visitors ──changes──┐
+//!  activities ─▶ file_by_pane                              ├─▶ arrange_pages ─▶ page_windows ─▶ results
+//!                      └─session events─▶ sessions ──changes┘                       ▲
+//!                                                                                   │
+//!  page names ──────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Every arrow that is named is exchanged between workers, by a hash of what it names. Two updates per event and
-//! arrangement, at `enter` and at `leave`, whatever the size and slide of the windows; at every tick each page with a live
-//! event yields one result, also when nothing changed. What is read per change is not quite independent of the slide:
-//! [`crate::sessions`] reads one row of times per slide in which a changed session did something. Kept in memory: the rows of the events in the window, twice (see
-//! [`crate::sliding`]), and the names of the pages.
+//! Page events are exchanged between workers by page and user, session events by session, changes and names by page. An event is
+//! dealt with twice in each of `visitors` and `sessions`, at `enter` and at `leave`, whatever the size and slide of the
+//! windows; what that changes of a page's counters is added up before it is exchanged, so a hot page costs no more than another.
+//! The sums, differences of [`PageCounters`], are kept in a differential arrangement by page. At every tick each page with a
+//! live event yields one result, also when nothing changed. Kept in memory: 20 bytes per event in the window, the users of every
+//! page, the pages of every session, the counters and the names of the pages.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
-use differential_dataflow::operators::arrange::Arranged;
+use differential_dataflow::VecCollection;
+use differential_dataflow::difference::{Monoid, Semigroup};
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::trace::cursor::cursor_list;
+use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
+use differential_dataflow::trace::{Cursor, Navigable, TraceReader};
 use foldhash::fast::FixedState;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
-use timely::dataflow::operators::{Capability, Concatenate};
+use timely::progress::Antichain;
 
+use crate::counters::PageCounters;
 use crate::event::{Activity, PageAnalytics, PageId, PageName};
-use crate::page_counts::{PageCounters, file_by_pane};
-use crate::pane::consolidate;
-use crate::sessions::{fold_by_session, sessions};
-use crate::sliding::{SlidingArranged, SlidingSpan, TraceWalk, arrange_sliding, take_span, tick_of};
+use crate::pane::file_by_pane;
+use crate::sessions::Sessions;
+use crate::sliding::slide;
 use crate::time::{Tick, Windows};
-use crate::unique_users::unique_users;
-use crate::visits::visits;
+use crate::visitors::Visitors;
 
 /// Computes one [`PageAnalytics`] per page and window in which the page has an event.
 ///
@@ -45,35 +48,31 @@ pub fn page_analytics<'scope>(
     names: Stream<'scope, Tick, Vec<PageName>>,
     windows: Windows,
 ) -> Stream<'scope, Tick, Vec<PageAnalytics>> {
-    let scope = activities.scope();
     let panes = file_by_pane(activities);
-    let user_changes = unique_users(arrange_sliding(panes.users, "arrange_users", consolidate));
-    let live = visits(arrange_sliding(panes.visits, "arrange_visits", consolidate));
-    let session_changes = sessions(
-        arrange_sliding(live.visits, "arrange_live_visits", consolidate),
-        arrange_sliding(panes.times, "arrange_session_times", fold_by_session),
-        windows,
-    );
-    let changes = scope.concatenate([panes.counts, user_changes, live.changes, session_changes]);
-    page_windows(arrange_sliding(changes, "arrange_pages", consolidate), names, windows)
+    let visitors = slide(panes.page_events, "visitors", Visitors::new(windows));
+    let sessions = slide(panes.session_events, "sessions", Sessions::new(windows));
+    page_windows(visitors.concat(sessions), names, windows)
 }
 
 /// Emits every live page at every tick.
 ///
-/// In: the arrangement of pages by counters, and their names. Out: results, each under its window's end. Driven by the
-/// frontier, not by the arrival of spans, so that windows in which nothing changed are emitted as well. Costs one pass over
-/// the live pages per tick.
-fn page_windows<'scope>(
-    arranged: SlidingArranged<'scope, PageId, PageCounters>,
+/// In: changes of pages' counters, and the pages' names. Out: results, each under its window's end, on the worker that keeps the
+/// page. Driven by the frontier, not by the arrival of changes, so that windows in which nothing changed are emitted as well.
+/// Costs one pass over the arrangement of pages per tick at which one of them changes.
+pub fn page_windows<'scope>(
+    changes: VecCollection<'scope, Tick, (PageId, ()), PageCounters>,
     names: Stream<'scope, Tick, Vec<PageName>>,
     windows: Windows,
 ) -> Stream<'scope, Tick, Vec<PageAnalytics>> {
-    let Arranged { stream, trace } = arranged;
-    let mut walk = TraceWalk::new(trace);
+    let by_page = Exchange::new(|((page, ()), _, _): &((PageId, ()), Tick, PageCounters)| *page);
+    let Arranged { stream, mut trace } =
+        arrange_core::<_, _, _, PagesTrace>(changes.inner, by_page, "arrange_pages", KeyBatcher::new);
     let by_page = Exchange::new(|name: &PageName| name.page);
     stream.binary_frontier(names, Pipeline, by_page, "page_windows", move |_capability, _info| {
         let mut names = Names::default();
-        let mut spans: VecDeque<SlidingSpan<PageId, PageCounters>> = VecDeque::new();
+        // The ticks at which pages change, as far as they have arrived and have yet to be emitted, and where they end.
+        let mut changing: BTreeSet<Tick> = BTreeSet::new();
+        let mut upper = Antichain::from_elem(Tick::MIN);
         // The counters of the live pages, as of the last tick that was emitted.
         let mut live: Vec<(PageId, PageCounters)> = Vec::new();
         let mut emitted = Tick::MIN;
@@ -82,16 +81,19 @@ fn page_windows<'scope>(
 
         move |(input, frontier), (names_input, names_frontier), output| {
             names_input.for_each(|_capability, announced| names.learn(announced.drain(..)));
-            input.for_each(|capability, received| {
+            input.for_each(|capability, spans| {
                 if held.is_none() {
                     held = capability.retain_least(0);
                 }
-                spans.extend(received.drain(..));
+                for span in spans.drain(..) {
+                    changing.extend(span.inner.iter().flat_map(|batch| ticks_of(batch)));
+                    upper.clone_from(span.upper());
+                }
             });
 
             loop {
                 let quiet = (!live.is_empty()).then(|| windows.next(emitted));
-                let Some(tick) = spans.front().map(tick_of).into_iter().chain(quiet).min() else {
+                let Some(tick) = changing.first().copied().into_iter().chain(quiet).min() else {
                     held = None;
                     break;
                 };
@@ -100,14 +102,8 @@ fn page_windows<'scope>(
                 if frontier.less_equal(&tick) || names_frontier.less_equal(&tick) {
                     break;
                 }
-                if let Some(span) = take_span(&mut spans, tick) {
-                    live.clear();
-                    walk.with(&span).layers().for_each(|page, counters| {
-                        if counters.events > 0 {
-                            live.push((*page, *counters));
-                        }
-                    });
-                    walk.walked(&span);
+                if changing.remove(&tick) {
+                    live_pages(&mut trace, &upper, tick, &mut live);
                 }
                 let mut session = output.session(capability);
                 for (page, counters) in &live {
@@ -116,9 +112,58 @@ fn page_windows<'scope>(
                 names.forget(tick, &windows);
                 emitted = tick;
             }
-            walk.compact();
+            if changing.is_empty() {
+                trace.advance_upper(&mut upper);
+            }
+            let since = changing.first().map_or_else(|| upper.clone(), |tick| Antichain::from_elem(*tick));
+            if !since.is_empty() {
+                // A trace that is compacted up to its end can no longer be read.
+                trace.set_logical_compaction(since.borrow());
+                trace.set_physical_compaction(upper.borrow());
+            }
         }
     })
+}
+
+/// The arrangement of pages by their counters: differential's own.
+type PagesTrace = KeySpine<PageId, Tick, PageCounters>;
+type PagesBatch = <PagesTrace as TraceReader>::Batch;
+
+/// The ticks at which a batch changes something.
+fn ticks_of(batch: &PagesBatch) -> BTreeSet<Tick> {
+    let mut ticks = BTreeSet::new();
+    let mut cursor = batch.cursor();
+    while cursor.key_valid(batch) {
+        cursor.map_times(batch, |tick, _| {
+            ticks.insert(*tick);
+        });
+        cursor.step_key(batch);
+    }
+    ticks
+}
+
+/// The counters at `tick` of the pages that have an event then, read from the trace as it is before `upper`.
+fn live_pages(
+    trace: &mut TraceAgent<PagesTrace>,
+    upper: &Antichain<Tick>,
+    tick: Tick,
+    live: &mut Vec<(PageId, PageCounters)>,
+) {
+    live.clear();
+    let batches = trace.batches_through(upper.borrow()).unwrap_or_default();
+    let (mut cursor, batches) = cursor_list(batches);
+    while let Some(page) = cursor.get_key(&batches) {
+        let mut counters = PageCounters::zero();
+        cursor.map_times(&batches, |changed, change| {
+            if *changed <= tick {
+                counters.plus_equals(change);
+            }
+        });
+        if counters.events > 0 {
+            live.push((*page, counters));
+        }
+        cursor.step_key(&batches);
+    }
 }
 
 /// The statistics that a page's counters amount to in the window that ends at `end`.

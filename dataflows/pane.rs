@@ -1,137 +1,148 @@
 //! Panes: the rows that enter and leave the windows together.
 //!
-//! An event contributes `+1` at `enter` and `-1` at `leave`. Filed by that pair, the rows of all events fall into few
-//! panes (one a slide, and some for late events), which travel, are sorted and expire as a whole.
+//! An event counts from `enter` to `leave`. Filed by that pair, the rows of all events fall into few panes (one a slide, and
+//! some for late events), which travel, enter and leave as a whole.
 
-use differential_dataflow::difference::Abelian;
 use serde::{Deserialize, Serialize};
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use crate::event::PageId;
+use crate::event::Activity;
+use crate::sessions::SessionEvent;
 use crate::time::Tick;
-
-/// What a row of an arrangement is: small, ordered, movable between processes.
-pub trait Row: Copy + Ord + Send + Serialize + for<'de> Deserialize<'de> + 'static {
-    /// What rows are ordered by first: a hash, so that rows sort by distribution.
-    fn leading_hash(&self) -> u64;
-}
-
-impl Row for PageId {
-    fn leading_hash(&self) -> u64 {
-        *self
-    }
-}
-
-/// What a row's multiplicity is: an Abelian group whose elements can move between processes.
-pub trait Diff: Copy + Abelian + Send + Serialize + for<'de> Deserialize<'de> + 'static {}
-impl<R: Copy + Abelian + Send + Serialize + for<'de> Deserialize<'de> + 'static> Diff for R {}
+use crate::visitors::PageEvent;
 
 /// Rows that enter at one tick and leave at another, on their way to the worker that keeps them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Pane<D, R> {
+pub struct Pane<D> {
     /// The first window end that counts the rows.
     pub enter: Tick,
-    /// The first window end that no longer does; [`Tick::NEVER`] for a change that stays.
+    /// The first window end that no longer does.
     pub leave: Tick,
     /// The index of the worker that keeps the rows.
     pub worker: u64,
-    /// The rows with their multiplicities, in no order.
-    pub rows: Vec<(D, R)>,
+    /// The rows, in no order.
+    pub rows: Vec<D>,
+}
+
+/// The two streams of panes that the statistics are made of, with a row per event each.
+pub struct PaneStreams<'scope> {
+    /// What happened on pages, for the workers that keep their visitors.
+    pub page_events: Stream<'scope, Tick, Vec<Pane<PageEvent>>>,
+    /// What happened in sessions, for the workers that keep them.
+    pub session_events: Stream<'scope, Tick, Vec<Pane<SessionEvent>>>,
+}
+
+/// Files every event by pane and by the workers that keep its visitor and its session.
+///
+/// In: activities under capabilities at or before their `enter`. Out: panes under the same capabilities. Keeps nothing. Costs
+/// two short copies per event.
+pub fn file_by_pane<'scope>(activities: Stream<'scope, Tick, Vec<Activity>>) -> PaneStreams<'scope> {
+    let scope = activities.scope();
+    let workers = scope.peers();
+    let mut builder = OperatorBuilder::new("file_by_pane".to_owned(), scope);
+    let mut input = builder.new_input(activities, Pipeline);
+    let (page_output, page_events) = builder.new_output();
+    let (session_output, session_events) = builder.new_output();
+    let mut page_output = OutputBuilder::from(page_output);
+    let mut session_output = OutputBuilder::from(session_output);
+
+    builder.build(move |_capabilities| {
+        let mut page_panes = Filing::new(workers);
+        let mut session_panes = Filing::new(workers);
+        move |_frontiers| {
+            let mut page_output = page_output.activate();
+            let mut session_output = session_output.activate();
+            input.for_each(|capability, activities| {
+                // Neighbours are mostly of one pane.
+                for run in activities.chunk_by(|a, b| (a.enter, a.leave) == (b.enter, b.leave)) {
+                    page_panes.file(run, |activity| (activity.page ^ activity.user, PageEvent::of(activity)));
+                    session_panes.file(run, |activity| (activity.session, SessionEvent::of(activity)));
+                }
+                activities.clear();
+                page_output.session(&capability).give_iterator(page_panes.drain());
+                session_output.session(&capability).give_iterator(session_panes.drain());
+            });
+        }
+    });
+    PaneStreams { page_events, session_events }
 }
 
 /// Rows being filed by pane and worker, until they are sent.
-///
-/// Costs one comparison per row where rows of a pane arrive in a row.
-pub struct Filing<D, R> {
-    panes: Vec<Pane<D, R>>,
+struct Filing<D> {
+    panes: Vec<Pane<D>>,
     workers: u64,
-    last: usize,
 }
 
-/// Rows per message at most, so that a pane travels while it is being filled.
-const ROWS_PER_PANE_MAX: usize = 1 << 14;
-
-impl<D, R> Filing<D, R> {
-    /// Files for so many workers.
-    pub fn new(workers: usize) -> Self {
-        Self { panes: Vec::new(), workers: workers as u64, last: 0 }
+impl<D> Filing<D> {
+    fn new(workers: usize) -> Self {
+        Self { panes: Vec::new(), workers: workers as u64 }
     }
 
-    /// Files one row; `key` (a hash) decides which worker keeps it.
+    /// Files what `row` makes of every activity of a run with one `enter` and `leave`: a hash that decides which worker keeps
+    /// the row, and the row.
     #[inline]
-    pub fn file(&mut self, enter: Tick, leave: Tick, key: u64, row: D, diff: R) {
-        let worker = key % self.workers;
-        let fits = |pane: &Pane<D, R>| {
-            pane.worker == worker && pane.enter == enter && pane.leave == leave && pane.rows.len() < ROWS_PER_PANE_MAX
-        };
-        if !self.panes.get(self.last).is_some_and(fits) {
-            self.last = self.panes.iter().rposition(fits).unwrap_or_else(|| {
-                self.panes.push(Pane { enter, leave, worker, rows: Vec::new() });
-                self.panes.len() - 1
-            });
+    fn file(&mut self, run: &[Activity], row: impl Fn(&Activity) -> (u64, D)) {
+        let Some(Activity { enter, leave, .. }) = run.first().copied() else { return };
+        let first = self.panes_of(enter, leave, run.len());
+        if self.workers == 1 {
+            self.panes[first].rows.extend(run.iter().map(|activity| row(activity).1));
+            return;
         }
-        self.panes[self.last].rows.push((row, diff));
-    }
-
-    /// Takes all that was filed.
-    pub fn drain(&mut self) -> std::vec::Drain<'_, Pane<D, R>> {
-        self.last = 0;
-        self.panes.drain(..)
-    }
-}
-
-impl<D, R> IntoIterator for Filing<D, R> {
-    type Item = Pane<D, R>;
-    type IntoIter = std::vec::IntoIter<Pane<D, R>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.panes.into_iter()
-    }
-}
-
-/// Sorts rows and adds up the multiplicities of equal ones; rows that cancel vanish.
-pub fn consolidate<D: Row, R: Diff>(rows: &mut Vec<(D, R)>) {
-    sort_rows(rows);
-    rows.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        if same {
-            kept.1.plus_equals(&next.1);
+        for activity in run {
+            let (hash, row) = row(activity);
+            // The hash's low half as a fraction of all workers, which takes no division (Lemire, 2016).
+            let worker = (u64::from(hash as u32) * self.workers) >> u32::BITS;
+            self.panes[first + worker as usize].rows.push(row);
         }
-        same
-    });
-    rows.retain(|(_, diff)| !diff.is_zero());
+    }
+
+    /// Where the panes of all workers begin, with room for `rows` more rows dealt out among them.
+    fn panes_of(&mut self, enter: Tick, leave: Tick, rows: usize) -> usize {
+        let found = self.panes.iter().rposition(|pane| (pane.enter, pane.leave, pane.worker) == (enter, leave, 0));
+        let first = found.unwrap_or_else(|| {
+            let panes = (0..self.workers).map(|worker| Pane { enter, leave, worker, rows: Vec::new() });
+            self.panes.extend(panes);
+            self.panes.len() - self.workers as usize
+        });
+        for pane in &mut self.panes[first..first + self.workers as usize] {
+            pane.rows.reserve(rows / self.workers as usize);
+        }
+        first
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Pane<D>> {
+        self.panes.drain(..).filter(|pane| !pane.rows.is_empty())
+    }
 }
 
-/// Sorts rows: deals them out by the first bits of their leading hash, then sorts each of the small parts.
-///
-/// Costs about a copy per row as long as few rows share a hash, and never more than sorting does.
-pub fn sort_rows<D: Row, R: Copy>(rows: &mut Vec<(D, R)>) {
-    const ROWS_PER_PART: usize = 4;
-    let bits = (rows.len() / ROWS_PER_PART).checked_ilog2().unwrap_or(0);
+/// The rows of all chunks, dealt out by the first bits of a hash of what they belong to, so that those which belong to the same,
+/// and find it in the cache, are near to each other. Costs two passes.
+pub fn deal<D: Copy>(chunks: &[Vec<D>], hash: impl Fn(&D) -> u64) -> Vec<D> {
+    const ROWS_PER_PART: usize = 32;
+    const BITS_MAX: u32 = 8;
+    let mut dealt = chunks.concat();
+    let bits = (dealt.len() / ROWS_PER_PART).checked_ilog2().unwrap_or(0).min(BITS_MAX);
     if bits == 0 {
-        rows.sort_unstable_by_key(|(row, _)| *row);
-        return;
+        return dealt;
     }
-    let part_of = |row: &D| (row.leading_hash() >> (u64::BITS - bits)) as usize;
-    let mut sizes = vec![0; 1 << bits];
-    for (row, _) in rows.iter() {
+    let part_of = |row: &D| (hash(row) >> (u64::BITS - bits)) as usize;
+    let mut sizes = [0; 1 << BITS_MAX];
+    for row in chunks.iter().flatten() {
         sizes[part_of(row)] += 1;
     }
-    // Where the next row of each part goes: its start to begin with, its end when all are dealt out.
+    // Where the next row of each part goes.
     let mut next = sizes;
     let mut start = 0;
     for part in &mut next {
         start += std::mem::replace(part, start);
     }
-    let mut dealt = rows.clone();
-    for row in rows.iter() {
-        let at = &mut next[part_of(&row.0)];
+    for row in chunks.iter().flatten() {
+        let at = &mut next[part_of(row)];
         dealt[*at] = *row;
         *at += 1;
     }
-    let mut start = 0;
-    for end in next {
-        dealt[start..end].sort_unstable_by_key(|(row, _)| *row);
-        start = end;
-    }
-    *rows = dealt;
+    dealt
 }

@@ -1,263 +1,423 @@
-//! What sessions say about their pages: bounces and durations.
-//!
-//! ```text
-//!  visits that are live ───────┐
-//!                              ├─▶ at each tick, every session that changes ─▶ changes of pages' counters
-//!  session times, one a pane ──┘
-//! ```
-//!
-//! The counters are a join of live visits with what their session counts for, and linear in both: so the rows of a trace's
-//! layers need not be added up before they are multiplied.
+//! What sessions say about their pages: how many there are, engagement, bounces and durations.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use differential_dataflow::operators::arrange::Arranged;
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
-use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::Operator;
+use slab::Slab;
 
+use crate::counters::{PageCounters, PageSlot, Pages};
 use crate::event::{Activity, EventType, PageId, SessionId};
-use crate::page_counts::{PageChanges, PageCounters, change_panes};
-use crate::pane::{Pane, Row, sort_rows};
-use crate::sliding::{Layers, SlidingArranged, SlidingSpan, TraceWalk, hold_least, rows_of, take_span, tick_of};
+use crate::pane::deal;
+use crate::sliding::Slide;
 use crate::time::{Tick, Windows};
-use crate::visits::Visit;
 
-/// What the events of a session in one pane say about its duration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SessionTimes {
-    /// Whose.
-    pub session: SessionId,
-    /// The time of the first event, ms.
-    pub first_ms: i64,
-    /// The time of the last event, ms.
-    pub last_ms: i64,
-    /// The greatest reported session duration, seconds; [`SessionTimes::UNREPORTED`] where no event reports one.
-    pub duration_s_max: i32,
-    /// VIEW events, saturating: what matters is whether there is only one.
-    pub views: u16,
-    /// Other events, saturating: what matters is whether there are any.
-    pub others: u16,
+/// An event, as the session it is part of sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEvent {
+    session: SessionId,
+    page: PageId,
+    time_ms: i64,
+    /// What the event reports, [`UNREPORTED`] if it does not.
+    duration_s: i32,
+    view: bool,
 }
 
-impl Row for SessionTimes {
-    fn leading_hash(&self) -> u64 {
-        self.session
-    }
-}
+/// Less than any reported duration.
+const UNREPORTED: i32 = -1;
 
-impl SessionTimes {
-    /// Less than any reported duration.
-    pub const UNREPORTED: i32 = -1;
-
-    /// The times of one event.
-    pub fn of_event(activity: &Activity) -> Self {
-        let viewed = activity.event_type == EventType::View;
-        SessionTimes {
+impl SessionEvent {
+    /// What the session sees of `activity`.
+    pub fn of(activity: &Activity) -> Self {
+        SessionEvent {
             session: activity.session,
-            first_ms: activity.time_ms,
-            last_ms: activity.time_ms,
-            duration_s_max: activity.session_duration_s.unwrap_or(Self::UNREPORTED),
-            views: u16::from(viewed),
-            others: u16::from(!viewed),
+            page: activity.page,
+            time_ms: activity.time_ms,
+            duration_s: activity.session_duration_s.unwrap_or(UNREPORTED),
+            view: activity.event_type == EventType::View,
         }
     }
 }
 
-/// Folds the times in a pane into one row per session.
-pub fn fold_by_session(rows: &mut Vec<(SessionTimes, i64)>) {
-    sort_rows(rows);
-    rows.dedup_by(|(next, _), (kept, _)| {
-        let same = next.session == kept.session;
-        if same {
-            kept.first_ms = kept.first_ms.min(next.first_ms);
-            kept.last_ms = kept.last_ms.max(next.last_ms);
-            kept.duration_s_max = kept.duration_s_max.max(next.duration_s_max);
-            kept.views = kept.views.saturating_add(next.views);
-            kept.others = kept.others.saturating_add(next.others);
-        }
-        same
-    });
-}
-
-/// A session in one window.
-#[derive(Clone, Copy)]
-struct Session {
-    first_ms: i64,
-    last_ms: i64,
-    duration_s_max: i32,
-    views: i64,
-    others: i64,
-}
-
-impl Session {
-    const EMPTY: Session = Session {
-        first_ms: i64::MAX,
-        last_ms: i64::MIN,
-        duration_s_max: SessionTimes::UNREPORTED,
-        views: 0,
-        others: 0,
-    };
-
-    #[inline]
-    fn add(&mut self, times: &SessionTimes, count: i64) {
-        self.first_ms = self.first_ms.min(times.first_ms);
-        self.last_ms = self.last_ms.max(times.last_ms);
-        self.duration_s_max = self.duration_s_max.max(times.duration_s_max);
-        self.views += count * i64::from(times.views);
-        self.others += count * i64::from(times.others);
-    }
-
-    /// What it counts for on each of its pages.
-    fn share(&self) -> Share {
-        let duration_ms = match self.duration_s_max {
-            // Zero where there are no events.
-            SessionTimes::UNREPORTED => self.last_ms.max(self.first_ms) - self.first_ms,
-            reported_s => i64::from(reported_s) * 1_000,
-        };
-        Share { bounced: i64::from(self.views == 1 && self.others == 0), duration_ms }
-    }
-}
-
-/// What a session counts for on each of its pages.
-#[derive(Clone, Copy, PartialEq)]
-struct Share {
+/// The part of [`PageCounters`] that is about sessions.
+#[derive(Clone, Copy, Default)]
+struct SessionCounters {
+    duration_ms: i128,
+    sessions: i64,
+    engaged: i64,
     bounced: i64,
-    /// Valid event times lie between 0 and 2^62, so that neither a duration nor a change of one overflows.
-    duration_ms: i64,
 }
 
-impl Share {
-    #[inline]
-    fn add_to(&self, page: PageId, live: i64, changes: &mut PageChanges) {
-        let change = changes.entry(page).or_default();
-        change.bounced += live * self.bounced;
-        change.duration_ms += i128::from(live * self.duration_ms);
+impl From<SessionCounters> for PageCounters {
+    fn from(counters: SessionCounters) -> Self {
+        let SessionCounters { duration_ms, sessions, engaged, bounced } = counters;
+        PageCounters { duration_ms, sessions, engaged, bounced, ..PageCounters::default() }
     }
 }
 
 /// Says what every session that changes means for its pages.
 ///
-/// In: the arrangements of live visits and of session times. Out: changes of `bounced` and `duration_ms`, at the tick of
-/// each span. Keeps nothing beside the arrangements. Costs, for a session that changes, one search of each trace, one row
-/// of times per slide and, if its duration changes, its live visits, since the mean of each of its pages does too.
-pub fn sessions<'scope>(
-    visits: SlidingArranged<'scope, Visit, i64>,
-    times: SlidingArranged<'scope, SessionTimes, i64>,
+/// Keeps for every session its live pages and, per slide in which something happened, when that began; and per event in the
+/// window 12 bytes. Costs a look-up per event and, for a session whose duration changes, its live pages, since the mean of
+/// each of them does too.
+pub struct Sessions {
     windows: Windows,
-) -> Stream<'scope, Tick, Vec<Pane<PageId, PageCounters>>> {
-    let Arranged { stream: visits, trace: visits_trace } = visits;
-    let Arranged { stream: times, trace: times_trace } = times;
-    let workers = visits.scope().peers();
-    let mut visits_walk = TraceWalk::new(visits_trace);
-    let mut times_walk = TraceWalk::new(times_trace);
-    visits.binary_frontier(times, Pipeline, Pipeline, "sessions", move |_capability, _info| {
-        let mut visits_spans: VecDeque<SlidingSpan<Visit, i64>> = VecDeque::new();
-        let mut times_spans: VecDeque<SlidingSpan<SessionTimes, i64>> = VecDeque::new();
-        // At or before the tick of the first span.
-        let mut held: Option<Capability<Tick>> = None;
-        let mut changes = PageChanges::default();
-
-        move |(visits, visits_frontier), (times, times_frontier), output| {
-            visits.for_each(|capability, spans| {
-                hold_least(&mut held, capability.retain_least(0));
-                visits_spans.extend(spans.drain(..));
-            });
-            times.for_each(|capability, spans| {
-                hold_least(&mut held, capability.retain_least(0));
-                times_spans.extend(spans.drain(..));
-            });
-
-            loop {
-                let first_ticks = visits_spans.front().map(tick_of).into_iter().chain(times_spans.front().map(tick_of));
-                let Some((tick, capability)) = first_ticks.min().zip(held.as_mut()) else {
-                    held = None;
-                    break;
-                };
-                capability.downgrade(&tick);
-                if visits_frontier.less_equal(&tick) || times_frontier.less_equal(&tick) {
-                    break;
-                }
-                let visits_span = take_span(&mut visits_spans, tick);
-                let times_span = take_span(&mut times_spans, tick);
-                let (visits_before, times_before) = (visits_walk.before(), times_walk.before());
-                let mut changing = Changing {
-                    window_start_ms: tick.0 - windows.size_ms(),
-                    window_start_ms_before: tick.0 - windows.slide_ms() - windows.size_ms(),
-                    visits: visits_before.layers(),
-                    times: times_before.layers(),
-                    changed_visits: visits_span.as_ref().map_or(&[], rows_of),
-                    changed_times: times_span.as_ref().map_or(&[], rows_of),
-                };
-                while changing.next_session(&mut changes) {}
-                output.session(capability).give_iterator(change_panes(&mut changes, tick, workers));
-                visits_span.iter().for_each(|span| visits_walk.walked(span));
-                times_span.iter().for_each(|span| times_walk.walked(span));
-            }
-            visits_walk.compact();
-            times_walk.compact();
-        }
-    })
+    pages: Pages<SessionCounters>,
+    slots: HashMap<SessionId, u32, FixedState>,
+    sessions: Slab<Session>,
+    touched: Vec<u32>,
 }
 
-/// The changes of one tick and what there was before it, walked session by session.
-struct Changing<'a> {
-    window_start_ms: i64,
-    /// Of the window before.
-    window_start_ms_before: i64,
-    visits: Layers<'a, Visit, i64>,
-    times: Layers<'a, SessionTimes, i64>,
-    changed_visits: &'a [(Visit, i64)],
-    changed_times: &'a [(SessionTimes, i64)],
-}
-
-impl Changing<'_> {
-    /// Adds what the changes of the next session mean for its pages to `changes`; false when there is none.
-    fn next_session(&mut self, changes: &mut PageChanges) -> bool {
-        let with_visits = self.changed_visits.first().map(|(row, _)| row.session);
-        let with_times = self.changed_times.first().map(|(row, _)| row.session);
-        let Some(session) = with_visits.into_iter().chain(with_times).min() else { return false };
-        let changed_visits = take_run(&mut self.changed_visits, |row| row.session == session);
-        let changed_times = take_run(&mut self.changed_times, |row| row.session == session);
-
-        // Which rows are in a window their times tell, so the rows that retract them can be passed over.
-        let (mut before, mut after) = (Session::EMPTY, Session::EMPTY);
-        let read = |run: &[(SessionTimes, i64)]| {
-            for (times, count) in run.iter().filter(|(_, count)| *count > 0) {
-                if times.first_ms >= self.window_start_ms_before {
-                    before.add(times, *count);
-                }
-                if times.first_ms >= self.window_start_ms {
-                    after.add(times, *count);
-                }
-            }
-        };
-        self.times.seek(|row| row.session.cmp(&session), read);
-        for (times, count) in changed_times.iter().filter(|(_, count)| *count > 0) {
-            after.add(times, *count);
+impl Sessions {
+    /// None, in windows like these.
+    pub fn new(windows: Windows) -> Self {
+        Sessions {
+            windows,
+            pages: Pages::default(),
+            slots: HashMap::default(),
+            sessions: Slab::new(),
+            touched: Vec::new(),
         }
-
-        let (before, after) = (before.share(), after.share());
-        if before != after {
-            let change =
-                Share { bounced: after.bounced - before.bounced, duration_ms: after.duration_ms - before.duration_ms };
-            self.visits.seek(
-                |row| row.session.cmp(&session),
-                |run| run.iter().for_each(|(visit, live)| change.add_to(visit.page, *live, changes)),
-            );
-        }
-        for (visit, live) in changed_visits {
-            after.add_to(visit.page, *live, changes);
-        }
-        true
     }
 }
 
-/// Takes the rows at the beginning that belong to one session.
-fn take_run<'a, D, R>(rows: &mut &'a [(D, R)], belongs: impl Fn(&D) -> bool) -> &'a [(D, R)] {
-    let (run, rest) = rows.split_at(rows.iter().take_while(|(row, _)| belongs(row)).count());
-    *rows = rest;
-    run
+/// What is kept of an event in the window.
+pub struct EnteredSessionEvent {
+    session: u32,
+    /// Its page's place in the session.
+    visit: u32,
+    view: bool,
+}
+
+impl Slide for Sessions {
+    type Row = SessionEvent;
+    type Entered = EnteredSessionEvent;
+
+    fn enter(&mut self, rows: &[Vec<SessionEvent>], leave: Tick) -> Vec<EnteredSessionEvent> {
+        let Sessions { pages, slots, sessions, touched, .. } = self;
+        let rows = deal(rows, |row| row.session);
+        let enter = |row: &SessionEvent| {
+            let slot = *slots.entry(row.session).or_insert_with(|| {
+                u32::try_from(sessions.insert(Session::new(row.session))).expect("sessions fit into memory")
+            });
+            let session = &mut sessions[slot as usize];
+            session.touch(slot, touched);
+            session.times.note(row, leave);
+            session.count(row.view, 1);
+            let visit = session.visits.enter(row, pages, session.counted.duration_ms);
+            EnteredSessionEvent { session: slot, visit, view: row.view }
+        };
+        rows.iter().map(enter).collect()
+    }
+
+    #[inline]
+    fn leave(&mut self, entered: EnteredSessionEvent) {
+        let EnteredSessionEvent { session: slot, visit, view } = entered;
+        let Sessions { pages, sessions, touched, .. } = self;
+        let session = &mut sessions[slot as usize];
+        session.touch(slot, touched);
+        session.count(view, -1);
+        session.visits.leave(visit, view, pages, session.counted.duration_ms);
+    }
+
+    fn changes(&mut self, tick: Tick) -> impl Iterator<Item = (PageId, PageCounters)> {
+        let start_ms = tick.0 - self.windows.size_ms();
+        let Sessions { pages, slots, sessions, touched, .. } = self;
+        for slot in touched.drain(..) {
+            let session = &mut sessions[slot as usize];
+            session.settle(start_ms, pages);
+            if session.is_gone() {
+                slots.remove(&session.id);
+                sessions.remove(slot as usize);
+            }
+        }
+        pages.drain()
+    }
+}
+
+/// A session with events in the window.
+struct Session {
+    id: SessionId,
+    /// Events in the window; each of them takes memory, so there can't be as many as these can't count.
+    views: u32,
+    others: u32,
+    /// Whether it is listed to be settled.
+    touched: bool,
+    times: Times,
+    visits: Visits,
+    counted: Counted,
+}
+
+/// What a session counts for on its pages, as of when it was settled last.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    /// On each of them.
+    duration_ms: i64,
+    /// Where it has bounced.
+    bounced: Option<PageSlot>,
+}
+
+impl Session {
+    fn new(id: SessionId) -> Self {
+        Session {
+            id,
+            views: 0,
+            others: 0,
+            touched: false,
+            times: Times::default(),
+            visits: Visits::default(),
+            counted: Counted::default(),
+        }
+    }
+
+    #[inline]
+    fn touch(&mut self, slot: u32, touched: &mut Vec<u32>) {
+        if !self.touched {
+            self.touched = true;
+            touched.push(slot);
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, view: bool, sign: i32) {
+        let count = if view { &mut self.views } else { &mut self.others };
+        *count = count.wrapping_add_signed(sign);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.views == 0 && self.others == 0
+    }
+
+    /// Brings what the session counts for on its pages up to date, in the window that starts at `start_ms`.
+    fn settle(&mut self, start_ms: i64, pages: &mut Pages<SessionCounters>) {
+        self.touched = false;
+        let duration_ms = if self.is_gone() { 0 } else { self.times.duration_ms(start_ms) };
+        let change_ms = i128::from(duration_ms - self.counted.duration_ms);
+        if change_ms != 0 {
+            for page in self.visits.live() {
+                pages.change(page).duration_ms += change_ms;
+            }
+        }
+        // With a single event there is a single page.
+        let bounces = self.views == 1 && self.others == 0;
+        let bounced = self.visits.live().next().filter(|_| bounces);
+        if bounced != self.counted.bounced {
+            self.counted.bounced.iter().for_each(|page| pages.change(*page).bounced -= 1);
+            bounced.iter().for_each(|page| pages.change(*page).bounced += 1);
+        }
+        self.counted = Counted { duration_ms, bounced };
+    }
+}
+
+/// When things happened in a session, and what its events reported.
+///
+/// An event that happened later never leaves the window earlier. So the last event outlives all others, those that leave
+/// together are told by the first of them, and of two reports the smaller one matters only if it is the later one.
+#[derive(Default)]
+struct Times {
+    last_ms: i64,
+    /// In order, the times of events: of those that leave together at least the first.
+    firsts_ms: VecDeque<i64>,
+    /// The first of them, and the first of those that leave last with when that is, so that the others are rarely looked at.
+    first_ms: i64,
+    newest: Option<(Tick, i64)>,
+    /// Reported durations by the events' times, in order, each greater than all later ones.
+    durations_s: VecDeque<(i64, i32)>,
+}
+
+impl Times {
+    #[inline]
+    fn note(&mut self, event: &SessionEvent, leave: Tick) {
+        let SessionEvent { time_ms, duration_s, .. } = *event;
+        if duration_s != UNREPORTED {
+            self.note_duration(duration_s, time_ms);
+        }
+        match self.newest {
+            Some((newest, first_ms)) if newest == leave && first_ms <= time_ms => {
+                self.last_ms = self.last_ms.max(time_ms);
+            }
+            _ => self.note_first(time_ms, leave),
+        }
+    }
+
+    fn note_first(&mut self, time_ms: i64, leave: Tick) {
+        if self.firsts_ms.is_empty() {
+            *self = Times {
+                last_ms: time_ms,
+                first_ms: time_ms,
+                durations_s: std::mem::take(&mut self.durations_s),
+                ..Times::default()
+            };
+        }
+        let later = self.firsts_ms.iter().rev().take_while(|other_ms| **other_ms > time_ms).count();
+        self.firsts_ms.insert(self.firsts_ms.len() - later, time_ms);
+        self.first_ms = self.first_ms.min(time_ms);
+        self.last_ms = self.last_ms.max(time_ms);
+        if self.newest.is_none_or(|(newest, _)| newest <= leave) {
+            self.newest = Some((leave, time_ms));
+        }
+    }
+
+    fn note_duration(&mut self, duration_s: i32, time_ms: i64) {
+        let durations_s = &mut self.durations_s;
+        let at = durations_s.len() - durations_s.iter().rev().take_while(|(later_ms, _)| *later_ms > time_ms).count();
+        if durations_s.get(at).is_some_and(|(_, later_s)| *later_s >= duration_s) {
+            return;
+        }
+        let outlived = durations_s.range(..at).rev().take_while(|(_, earlier_s)| *earlier_s <= duration_s).count();
+        match outlived {
+            0 => durations_s.insert(at, (time_ms, duration_s)),
+            _ => {
+                durations_s[at - outlived] = (time_ms, duration_s);
+                durations_s.drain(at - outlived + 1..at);
+            }
+        }
+    }
+
+    /// The session's duration in the window that starts at `start_ms`; what happened before is forgotten.
+    #[inline]
+    fn duration_ms(&mut self, start_ms: i64) -> i64 {
+        while self.first_ms < start_ms && self.firsts_ms.pop_front().is_some() {
+            self.first_ms = self.firsts_ms.front().copied().unwrap_or(self.last_ms);
+        }
+        while self.durations_s.front().is_some_and(|(time_ms, _)| *time_ms < start_ms) {
+            self.durations_s.pop_front();
+        }
+        match self.durations_s.front() {
+            Some((_, reported_s)) => i64::from(*reported_s) * 1_000,
+            None => self.last_ms - self.first_ms,
+        }
+    }
+}
+
+/// The pages of one session that it has events on in the window, each at a place that it keeps.
+struct Visits {
+    /// By place; [`VACANT`] where there is none.
+    pages: Vec<PageSlot>,
+    /// Of each page. A vacant place holds the next vacant one in `views`.
+    counts: Vec<EventCounts>,
+    first_vacant: u32,
+    /// Where each page is; only once there are too many to look through.
+    places: Option<Box<HashMap<PageSlot, u32, FixedState>>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct EventCounts {
+    views: u32,
+    others: u32,
+}
+
+/// No page, and no place.
+const VACANT: u32 = u32::MAX;
+/// Places in a session from which on its pages are indexed.
+const INDEXED_FROM: usize = 128;
+
+impl Default for Visits {
+    fn default() -> Self {
+        Visits { pages: Vec::new(), counts: Vec::new(), first_vacant: VACANT, places: None }
+    }
+}
+
+impl Visits {
+    fn live(&self) -> impl Iterator<Item = PageSlot> {
+        self.pages.iter().copied().filter(|page| *page != VACANT)
+    }
+
+    /// Counts an event; returns the place of its page.
+    #[inline]
+    fn enter(&mut self, row: &SessionEvent, pages: &mut Pages<SessionCounters>, counted_ms: i64) -> u32 {
+        let page = pages.find(row.page);
+        let place = self.place(page).unwrap_or_else(|| {
+            pages.refer(page);
+            let change = pages.change(page);
+            change.sessions += 1;
+            change.duration_ms += i128::from(counted_ms);
+            self.insert(page)
+        });
+        let counts = &mut self.counts[place as usize];
+        if row.view {
+            counts.views += 1;
+        } else {
+            counts.others += 1;
+            if counts.others == 1 {
+                pages.change(page).engaged += 1;
+            }
+        }
+        place
+    }
+
+    /// Counts an event on the page at `place` no more.
+    #[inline]
+    fn leave(&mut self, place: u32, view: bool, pages: &mut Pages<SessionCounters>, counted_ms: i64) {
+        let counts = &mut self.counts[place as usize];
+        if view {
+            counts.views -= 1;
+        } else {
+            counts.others -= 1;
+            if counts.others == 0 {
+                pages.change(self.pages[place as usize]).engaged -= 1;
+            }
+        }
+        if counts.views == 0 && counts.others == 0 {
+            let page = self.remove(place);
+            let change = pages.change(page);
+            change.sessions -= 1;
+            change.duration_ms -= i128::from(counted_ms);
+            pages.release(page);
+        }
+    }
+
+    #[inline]
+    fn place(&self, page: PageSlot) -> Option<u32> {
+        match &self.places {
+            None => position(&self.pages, page).map(|at| at as u32),
+            Some(places) => places.get(&page).copied(),
+        }
+    }
+
+    fn insert(&mut self, page: PageSlot) -> u32 {
+        let place = match self.first_vacant {
+            VACANT => {
+                self.pages.push(page);
+                self.counts.push(EventCounts::default());
+                (self.pages.len() - 1) as u32
+            }
+            place => {
+                self.pages[place as usize] = page;
+                self.first_vacant = std::mem::take(&mut self.counts[place as usize]).views;
+                place
+            }
+        };
+        match &mut self.places {
+            Some(places) => drop(places.insert(page, place)),
+            None if self.pages.len() >= INDEXED_FROM => {
+                let places = self.pages.iter().copied().zip(0..).filter(|(page, _)| *page != VACANT);
+                self.places = Some(Box::new(places.collect()));
+            }
+            None => {}
+        }
+        place
+    }
+
+    fn remove(&mut self, place: u32) -> PageSlot {
+        let page = std::mem::replace(&mut self.pages[place as usize], VACANT);
+        self.counts[place as usize].views = std::mem::replace(&mut self.first_vacant, place);
+        if let Some(places) = &mut self.places {
+            places.remove(&page);
+        }
+        page
+    }
+}
+
+/// Where `page` is: by blocks that are compared as a whole, which mispredicts no branch.
+#[inline]
+fn position(pages: &[PageSlot], page: PageSlot) -> Option<usize> {
+    const BLOCK: usize = 16;
+    let (blocks, rest) = pages.as_chunks::<BLOCK>();
+    for (index, block) in blocks.iter().enumerate() {
+        if block.iter().fold(false, |found, other| found | (*other == page)) {
+            return block.iter().position(|other| *other == page).map(|at| index * BLOCK + at);
+        }
+    }
+    rest.iter().position(|other| *other == page).map(|at| blocks.len() * BLOCK + at)
 }

@@ -327,6 +327,8 @@ struct Pending {
     /// When the job's watermark reached a tick.
     reached: VecDeque<(Tick, Instant)>,
     unacknowledged: VecDeque<Option<Tick>>,
+    /// Through which tick all that was handed over has been committed.
+    acknowledged: Option<Tick>,
 }
 
 impl Pending {
@@ -342,6 +344,7 @@ impl Pending {
             idle_advances: BTreeMap::new(),
             reached: VecDeque::new(),
             unacknowledged: VecDeque::new(),
+            acknowledged: None,
         }
     }
 
@@ -425,13 +428,14 @@ impl Pending {
 
     fn acknowledged(&mut self, through: Option<Tick>) {
         while self.unacknowledged.pop_front_if(|epoch| *epoch <= through).is_some() {}
+        self.acknowledged = through.max(self.acknowledged);
     }
 
     /// The first tick that is not committed; none when everything is and nothing will come.
     fn first_uncommitted(&self, frontier: Option<Tick>) -> Option<Tick> {
         match self.unacknowledged.front() {
-            // The capability stays where it is until the oldest epoch is acknowledged.
-            Some(_) => Some(Tick::MIN),
+            // What was handed over and not acknowledged comes after what was.
+            Some(_) => Some(self.acknowledged.map_or(Tick::MIN, |through| self.windows.next(through))),
             None => frontier,
         }
     }
@@ -441,4 +445,25 @@ impl Pending {
 fn before<V>(map: &mut BTreeMap<Tick, V>, bound: Tick) -> impl Iterator<Item = (Tick, V)> + use<V> {
     let rest = map.split_off(&bound);
     std::mem::replace(map, rest).into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_known_epoch_by_epoch() {
+        let mut pending = Pending::new(Windows::new(50, 10, 0).unwrap(), None);
+        let mut through = |pending: &mut Pending, frontier| {
+            pending.complete(Some(Tick(frontier))).and_then(|epoch| epoch.through).map(|tick| tick.0)
+        };
+        assert_eq!(through(&mut pending, 20), Some(10));
+        assert_eq!(through(&mut pending, 40), Some(30));
+        let first = |pending: &Pending| pending.first_uncommitted(Some(Tick(40)));
+        assert_eq!(first(&pending), Some(Tick::MIN));
+        pending.acknowledged(Some(Tick(10)));
+        assert_eq!(first(&pending), Some(Tick(20)));
+        pending.acknowledged(Some(Tick(30)));
+        assert_eq!(first(&pending), Some(Tick(40)));
+    }
 }

@@ -241,7 +241,7 @@ impl Writer {
                 taken.push((pane, more.len()));
                 activities.append(&mut more);
             }
-            match self.put(&activities, needed_until) {
+            match self.put(&mut activities, needed_until) {
                 Ok(object) => {
                     self.events -= activities.len();
                     self.untold.push(object);
@@ -257,10 +257,13 @@ impl Writer {
         Ok(())
     }
 
-    fn put(&mut self, activities: &[Activity], needed_until: Tick) -> Result<ObjectRef, StoreError> {
+    /// Writes these events as an object; they stay as they are.
+    fn put(&mut self, activities: &mut Vec<Activity>, needed_until: Tick) -> Result<ObjectRef, StoreError> {
         let pages: HashSet<PageId, FixedState> = activities.iter().map(|activity| activity.page).collect();
         let names = pages.iter().filter_map(|page| self.names.get(page)).cloned().collect();
-        let body = PaneObject { activities: activities.to_vec(), names }.encode();
+        let object = PaneObject { activities: std::mem::take(activities), names };
+        let body = object.encode();
+        *activities = object.activities;
         let WriterSettings { generation, process, .. } = self.settings;
         let object = ObjectRef {
             name: names::pane(generation, format_args!("{process}-{}", self.objects)),

@@ -1,6 +1,6 @@
 //! Results, dead letters and progress into Kafka, one transaction after another.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -36,7 +36,7 @@ pub struct JobTopics {
 /// One transaction per commit holds results, dead letters, idle advances and the progress record. The transactional id is
 /// the job's name, so that whoever starts the job next fences this producer (KIP-98).
 pub struct KafkaCommitter {
-    producer: BaseProducer<DeliveryErrors>,
+    producer: Arc<BaseProducer<Deliveries>>,
     connection: Connection,
     topics: JobTopics,
     timeout: Duration,
@@ -48,20 +48,60 @@ pub struct KafkaCommitter {
     payload: Vec<u8>,
 }
 
-/// Keeps the first failed delivery.
+/// What has become of the messages that were handed to the producer.
 #[derive(Clone, Default)]
-struct DeliveryErrors(Arc<Mutex<Option<String>>>);
+struct Deliveries(Arc<(Mutex<Delivered>, Condvar)>);
 
-impl ClientContext for DeliveryErrors {}
+#[derive(Default)]
+struct Delivered {
+    /// Messages that nothing is known of yet.
+    pending: usize,
+    /// Why the first failed that did.
+    failed: Option<String>,
+}
 
-impl ProducerContext for DeliveryErrors {
+impl Deliveries {
+    fn lock(&self) -> MutexGuard<'_, Delivered> {
+        // What is behind this lock is right whatever happened to another holder.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the fate of every message is known; whether it is.
+    fn wait(&self, timeout: Duration) -> bool {
+        let waited = self.0.1.wait_timeout_while(self.lock(), timeout, |delivered| delivered.pending > 0);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
+        let mut delivered = self.lock();
+        delivered.pending -= 1;
         if let Err((error, _)) = result {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| describe(error));
+            delivered.failed.get_or_insert_with(|| describe(error));
+        }
+        if delivered.pending == 0 {
+            self.0.1.notify_all();
         }
     }
+}
+
+/// Serves a producer's deliveries on a thread that ends soon after the producer is gone.
+///
+/// `BaseProducer::poll` returns when its time is over and not before, and spins through the last millisecond of it, so that
+/// whoever waits for deliveries must not poll for them.
+fn serve_deliveries(producer: &Arc<BaseProducer<Deliveries>>) -> std::io::Result<()> {
+    let producer = Arc::downgrade(producer);
+    let serve = move || {
+        while let Some(producer) = producer.upgrade() {
+            producer.poll(SERVE);
+        }
+    };
+    std::thread::Builder::new().name("deliveries".to_owned()).spawn(serve).map(drop)
 }
 
 /// The largest dead letter: what fits into a message of the size that brokers and clients allow by default, with headers.
@@ -72,6 +112,10 @@ const ANOTHER_BEGINS: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(3);
 /// How long one call waits inside librdkafka.
 const CALL: Duration = Duration::from_secs(5);
+/// How long one call serves deliveries.
+const SERVE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the client has room again, or has done away with what was delivered.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
 
 impl KafkaCommitter {
     /// Connects, and fences every earlier producer of this job: nothing of an older run can be committed after this.
@@ -99,8 +143,10 @@ impl KafkaCommitter {
             config.set(property, value);
         }
         let failed = |error: KafkaError| CommitError::Failed(describe(&error));
-        let producer: BaseProducer<DeliveryErrors> =
-            config.create_with_context(DeliveryErrors::default()).map_err(failed)?;
+        let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(failed)?;
+        let producer = Arc::new(producer);
+        serve_deliveries(&producer)
+            .map_err(|e| CommitError::Failed(format!("can't start the thread that serves deliveries: {e}")))?;
         let group = client_config()?
             .set("group.id", job)
             .set("enable.auto.commit", "false")
@@ -211,15 +257,16 @@ impl KafkaCommitter {
         let deadline = Instant::now() + self.timeout;
         let mut record = record;
         loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again))
-                    if Instant::now() < deadline =>
-                {
-                    self.producer.poll(Duration::from_millis(5));
+            // Counted before it can be delivered.
+            self.deliveries().lock().pending += 1;
+            let Err((error, again)) = self.producer.send(record) else { return Ok(()) };
+            self.deliveries().lock().pending -= 1;
+            match error {
+                KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) if Instant::now() < deadline => {
+                    std::thread::sleep(LOOK_EVERY);
                     record = again;
                 }
-                Err((error, _)) => return Err(classify(&error, "produce")),
+                error => return Err(classify(&error, "produce")),
             }
         }
     }
@@ -245,24 +292,28 @@ impl KafkaCommitter {
     /// Waits until all messages are acknowledged. Without this, committing would wait in steps of 100 ms.
     fn drain(&self) -> Result<(), CommitError> {
         let deadline = Instant::now() + self.timeout;
-        while self.producer.in_flight_count() > 0 {
-            self.producer.poll(Duration::from_millis(1));
-            if Instant::now() > deadline {
-                let waited_s = self.timeout.as_secs();
-                return Err(CommitError::Failed(format!(
-                    "the brokers did not acknowledge all messages in {waited_s} s"
-                )));
-            }
+        let known = self.deliveries().wait(self.timeout);
+        // The client counts a message until just after it was told of.
+        while known && self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
         }
-        let failed = self.producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if !known || self.producer.in_flight_count() > 0 {
+            let waited_s = self.timeout.as_secs();
+            return Err(CommitError::Failed(format!("the brokers did not acknowledge all messages in {waited_s} s")));
+        }
+        let failed = self.deliveries().lock().failed.take();
         failed.map_or(Ok(()), |error| Err(CommitError::Failed(format!("a message was not delivered: {error}"))))
+    }
+
+    fn deliveries(&self) -> &Deliveries {
+        self.producer.context()
     }
 
     /// Calls until the call succeeds, fails for good, or the timeout has passed.
     fn retried(
         &self,
         call: &str,
-        attempt: impl Fn(&BaseProducer<DeliveryErrors>, Duration) -> Result<(), KafkaError>,
+        attempt: impl Fn(&BaseProducer<Deliveries>, Duration) -> Result<(), KafkaError>,
     ) -> Result<(), CommitError> {
         let deadline = Instant::now() + self.timeout;
         loop {

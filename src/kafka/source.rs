@@ -48,6 +48,8 @@ impl KafkaPartitions {
             ("fetch.wait.max.ms", "5"),
             ("queued.min.messages", "100000"),
             ("queued.max.messages.kbytes", &prefetch_kib),
+            // Once so much is there, it is looked again soon whether it still is. The default of 1 s starves a fast reader.
+            ("fetch.queue.backoff.ms", "5"),
         ] {
             if self.connection.properties.get(property).is_none() {
                 config.set(property, value);
