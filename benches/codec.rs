@@ -34,12 +34,10 @@ use std::ops::{Deref, DerefMut};
 use abomonation::Abomonation;
 use clap::Parser;
 use clicktide_dataflows::event::{Activity, EventType};
-use clicktide_dataflows::page_counts::PageCounters;
 use clicktide_dataflows::pane::Pane;
-use clicktide_dataflows::sessions::SessionTimes;
+use clicktide_dataflows::sessions::SessionEvent;
 use clicktide_dataflows::time::Tick;
-use clicktide_dataflows::unique_users::Visitor;
-use clicktide_dataflows::visits::{EventCounts, Visit};
+use clicktide_dataflows::visitors::PageEvent;
 use columnar::bytes::{indexed, stash::Stash};
 use columnar::{Borrow, Clear, Columnar, ContainerOf, Push, bytemuck};
 use harness::{Report, ReportFiles, Spent, Table, median};
@@ -91,16 +89,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let enter = Tick(1_700_000_000_000);
         let activities: Vec<Activity> = (0..*batch).map(|_| activity(&mut random, enter)).collect();
 
-        let visitors = activities.iter().map(|a| (Visitor::new(a.page, a.user), 1i64));
-        compare::<VisitorRow>(&args, "visitors", &pane(enter, visitors), &mut table)?;
-        let visits = activities
-            .iter()
-            .map(|a| (Visit { session: a.session, page: a.page }, EventCounts::of_event(a.event_type)));
-        compare::<VisitRow>(&args, "visits", &pane(enter, visits), &mut table)?;
-        let times = activities.iter().map(|a| (SessionTimes::of_event(a), 1i64));
-        compare::<TimesRow>(&args, "session times", &pane(enter, times), &mut table)?;
-        let counters = activities.iter().map(|a| (a.page, counters(&mut random)));
-        compare::<CountersRow>(&args, "page counters", &pane(enter, counters), &mut table)?;
+        let page_events = activities.iter().map(PageEvent::of);
+        compare::<PageEventRow>(&args, "page events", &pane(enter, page_events), &mut table)?;
+        let session_events = activities.iter().map(SessionEvent::of);
+        compare::<SessionEventRow>(&args, "session events", &pane(enter, session_events), &mut table)?;
     }
     report.table(table);
     report.finish(&args.files)
@@ -123,82 +115,38 @@ fn activity(random: &mut ChaCha8Rng, enter: Tick) -> Activity {
     }
 }
 
-fn counters(random: &mut ChaCha8Rng) -> PageCounters {
-    PageCounters {
-        events: random.random_range(1..1_000),
-        views: random.random_range(0..1_000),
-        clicks: random.random_range(0..100),
-        purchases: random.random_range(0..10),
-        users: random.random_range(-100..100),
-        sessions: random.random_range(-100..100),
-        engaged: random.random_range(-100..100),
-        bounced: random.random_range(-100..100),
-        duration_ms: i128::from(random.random_range(-1_000_000_000_000i64..1_000_000_000_000)),
-    }
-}
-
-fn pane<D, R>(enter: Tick, rows: impl Iterator<Item = (D, R)>) -> Pane<D, R> {
+fn pane<D>(enter: Tick, rows: impl Iterator<Item = D>) -> Pane<D> {
     Pane { enter, leave: Tick(enter.0 + 300_000), worker: 1, rows: rows.collect() }
 }
 
 /// A [`Pane`]: enter, leave, worker, rows.
 type Mirror<T> = (i64, i64, u64, Vec<T>);
 
-type VisitorRow = ((u64, u64), i64);
-type VisitRow = ((u64, u64), (i64, i64));
-type TimesRow = ((u64, i64, i64, i32, u16, u16), i64);
-type CountersRow = (u64, (i64, i64, i64, i64, i64, i64, i64, i64, i128));
+/// Page, user, event type.
+type PageEventRow = (u64, u64, u32);
+/// Session, page, time, duration, views, others.
+type SessionEventRow = (u64, u64, i64, i32, u16, u16);
 
-/// A row of a pane, with its multiplicity.
+/// A row of a pane.
 trait Row: Copy + Debug + PartialEq + Send + Columnar + Serialize + DeserializeOwned + Abomonation {
     /// Reads all that the row consists of.
     fn sum(&self) -> u64;
 }
 
-impl Row for VisitorRow {
+impl Row for PageEventRow {
     #[inline(always)]
     fn sum(&self) -> u64 {
-        let ((page_xor_user, page), diff) = *self;
-        page_xor_user.wrapping_add(page).wrapping_add(diff as u64)
+        let (page, user, event_type) = *self;
+        page.wrapping_add(user).wrapping_add(u64::from(event_type))
     }
 }
 
-impl Row for VisitRow {
+impl Row for SessionEventRow {
     #[inline(always)]
     fn sum(&self) -> u64 {
-        let ((session, page), (views, others)) = *self;
-        session.wrapping_add(page).wrapping_add(views as u64).wrapping_add(others as u64)
-    }
-}
-
-impl Row for TimesRow {
-    #[inline(always)]
-    fn sum(&self) -> u64 {
-        let ((session, first_ms, last_ms, duration_s_max, views, others), diff) = *self;
-        let times = session.wrapping_add(first_ms as u64).wrapping_add(last_ms as u64);
-        let rest = (duration_s_max as u64).wrapping_add(u64::from(views)).wrapping_add(u64::from(others));
-        times.wrapping_add(rest).wrapping_add(diff as u64)
-    }
-}
-
-impl Row for CountersRow {
-    #[inline(always)]
-    fn sum(&self) -> u64 {
-        let (page, (events, views, clicks, purchases, users, sessions, engaged, bounced, duration_ms)) = *self;
-        [
-            events,
-            views,
-            clicks,
-            purchases,
-            users,
-            sessions,
-            engaged,
-            bounced,
-            duration_ms as i64,
-            (duration_ms >> 64) as i64,
-        ]
-        .into_iter()
-        .fold(page, |sum, counter| sum.wrapping_add(counter as u64))
+        let (session, page, time_ms, duration_s, views, others) = *self;
+        let rest = (duration_s as u64).wrapping_add(u64::from(views)).wrapping_add(u64::from(others));
+        session.wrapping_add(page).wrapping_add(time_ms as u64).wrapping_add(rest)
     }
 }
 

@@ -9,6 +9,8 @@
 
 #[path = "baseline.rs"]
 mod baseline;
+#[path = "harness.rs"]
+mod harness;
 #[path = "load.rs"]
 mod load;
 #[path = "memory.rs"]
@@ -16,9 +18,8 @@ mod memory;
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use clicktide_dataflows::event::{Activity, PageAnalytics, PageId, PageName};
@@ -27,14 +28,13 @@ use clicktide_dataflows::pane::file_by_pane;
 use clicktide_dataflows::sliding::slide;
 use clicktide_dataflows::time::{Tick, Windows};
 use clicktide_dataflows::visitors::Visitors;
-use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use timely::dataflow::InputHandle;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::{Input, Probe};
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 
+use harness::{Report, ReportFiles, Spent, Table, median_s};
 use load::{Load, Log};
 use memory::CountingAllocator;
 
@@ -55,12 +55,8 @@ struct Args {
     /// Prints where the time goes, operator by operator, at the first number of workers.
     #[arg(long)]
     profile: bool,
-    /// Writes the report as JSON too.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Given by `cargo bench`.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    files: ReportFiles,
 }
 
 /// Which statistics are computed.
@@ -90,29 +86,6 @@ impl Variant {
             Some(workers) => format!("dataflow, {metrics}, {workers} worker(s)"),
         }
     }
-}
-
-/// A line of the report.
-#[derive(Serialize)]
-struct Line {
-    variant: String,
-    cpu_s_per_million_events: f64,
-    events_per_s: f64,
-    /// Events per CPU second, relative to the hand-written program with the same metrics.
-    ratio_by_cpu: f64,
-    /// Events per second of wall time, relative to the same.
-    ratio_by_wall: f64,
-    /// Memory on top of the input at its peak, results included.
-    peak_mb: f64,
-}
-
-/// The report.
-#[derive(Serialize)]
-struct Report {
-    events: usize,
-    late: usize,
-    results: usize,
-    lines: Vec<Line>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -146,60 +119,49 @@ fn main() -> Result<(), Box<dyn Error>> {
         check(*variant, &actual, &expected)?;
     }
 
-    let mut runs: Vec<Vec<(Duration, Duration)>> = vec![Vec::new(); variants.len()];
+    let mut runs: Vec<Vec<Spent>> = vec![Vec::new(); variants.len()];
     for _ in 0..args.repetitions {
         for (variant, runs) in variants.iter().zip(&mut runs) {
-            let (wall, cpu) = (Instant::now(), cpu_time());
-            let results = run(*variant);
-            runs.push((wall.elapsed(), cpu_time() - cpu));
+            let (results, spent) = Spent::by(|| run(*variant));
+            runs.push(spent);
             drop(results);
         }
     }
 
+    // CPU and wall time, s.
     let medians: Vec<(f64, f64)> = runs
         .iter()
-        .map(|runs| (median(runs.iter().map(|(wall, _)| *wall)), median(runs.iter().map(|(_, cpu)| *cpu))))
+        .map(|runs| (median_s(runs.iter().map(|spent| spent.cpu)), median_s(runs.iter().map(|spent| spent.wall))))
         .collect();
-    let lines = variants.iter().zip(&medians).zip(&peaks_mb).map(|((variant, (wall_s, cpu_s)), peak_mb)| {
+    let mut report = Report::new("dataflow");
+    report.setting("load", &args.load);
+    report.setting("events that count", events);
+    report.setting("results", expected.len());
+    report.setting("repetitions", args.repetitions);
+    let mut table = Table::new(
+        "Events in memory → results in memory; ratios to the hand-written program with the same metrics",
+        &["variant"],
+        &[("CPU-s per million events", 3), ("events/s", 0), ("by CPU", 2), ("by wall", 2), ("peak MB", 0)],
+    );
+    for ((variant, (cpu_s, wall_s)), peak_mb) in variants.iter().zip(&medians).zip(&peaks_mb) {
         let by_hand = variants.iter().zip(&medians).find(|(other, _)| **other == Variant { workers: None, ..*variant });
-        let (by_hand_wall_s, by_hand_cpu_s) = by_hand.map_or((f64::NAN, f64::NAN), |(_, medians)| *medians);
-        Line {
-            variant: variant.name(),
-            cpu_s_per_million_events: cpu_s / events as f64 * 1e6,
-            events_per_s: events as f64 / wall_s,
-            ratio_by_cpu: by_hand_cpu_s / cpu_s,
-            ratio_by_wall: by_hand_wall_s / wall_s,
-            peak_mb: *peak_mb,
-        }
-    });
-    let report = Report { events, late: args.load.events - events, results: expected.len(), lines: lines.collect() };
-    print(&report);
+        let (by_hand_cpu_s, by_hand_wall_s) = by_hand.map_or((f64::NAN, f64::NAN), |(_, medians)| *medians);
+        let figures = [
+            cpu_s / events as f64 * 1e6,
+            events as f64 / wall_s,
+            by_hand_cpu_s / cpu_s,
+            by_hand_wall_s / wall_s,
+            *peak_mb,
+        ];
+        table.row([variant.name()], figures);
+    }
+    report.table(table);
     if let Some(workers) = args.workers.first().filter(|_| args.profile) {
         let profile = Arc::new(Mutex::new(Profile::new()));
         drop(run_dataflow(Metrics::All, &split[workers], &names, windows, args.batch, Some(&profile)));
-        print_profile(&profile.lock().expect("no worker fails"));
+        report.table(profile_table(&profile.lock().expect("no worker fails"), events));
     }
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
-    }
-    Ok(())
-}
-
-fn print(report: &Report) {
-    println!("{} events ({} more were late), {} results\n", report.events, report.late, report.results);
-    println!("| variant | CPU-s per million events | events/s | by CPU time | by wall time | peak MB |");
-    println!("|---|--:|--:|--:|--:|--:|");
-    for line in &report.lines {
-        println!(
-            "| {} | {:.3} | {:.0} | {:.2} | {:.2} | {:.0} |",
-            line.variant,
-            line.cpu_s_per_million_events,
-            line.events_per_s,
-            line.ratio_by_cpu,
-            line.ratio_by_wall,
-            line.peak_mb
-        );
-    }
+    report.finish(&args.files)
 }
 
 fn order(results: &mut [PageAnalytics]) {
@@ -329,14 +291,16 @@ fn record_profile(worker: &timely::worker::Worker, profile: Arc<Mutex<Profile>>)
     }
 }
 
-fn print_profile(profile: &Profile) {
+fn profile_table(profile: &Profile, events: usize) -> Table {
+    let mut table = Table::new("Where the time goes", &["operator"], &[("share, %", 0), ("ns/event", 1)]);
     let mut operators: Vec<_> = profile.iter().collect();
     operators.sort_by_key(|(_, time)| std::cmp::Reverse(**time));
     let total: Duration = profile.values().sum();
-    println!("\n| operator | share |\n|---|--:|");
     for (name, time) in operators.into_iter().filter(|(_, time)| **time * 200 > total) {
-        println!("| `{name}` | {:.0} % |", 100.0 * time.as_secs_f64() / total.as_secs_f64());
+        let share = 100.0 * time.as_secs_f64() / total.as_secs_f64();
+        table.row([format!("`{name}`")], [share, time.as_nanos() as f64 / events as f64]);
     }
+    table
 }
 
 /// Deals a log out by user, as a topic with so many partitions would, each judged as it was.
@@ -353,16 +317,4 @@ fn split(log: &Log, workers: usize) -> Vec<Log> {
         }
     }
     logs
-}
-
-/// CPU time of the process so far, of all its threads.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn median(times: impl Iterator<Item = Duration>) -> f64 {
-    let mut times: Vec<f64> = times.map(|time| time.as_secs_f64()).collect();
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::fmt;
 use std::hash::BuildHasher;
 
 use clap::{Args, ValueEnum};
@@ -63,6 +64,17 @@ pub enum Popularity {
     Zipf,
     /// All alike.
     Uniform,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Load { events, rate, pages, users, popularity, disorder, bound, size, slide, seed } = self;
+        write!(
+            f,
+            "{events} events, {rate} a second; {pages} pages ({popularity:?}), {users} users; {disorder} out of order, bound \
+             {bound} ms; windows of {size} ms every {slide} ms; seed {seed}"
+        )
+    }
 }
 
 impl Load {

@@ -20,7 +20,9 @@ pub struct SessionEvent {
     time_ms: i64,
     /// What the event reports, [`UNREPORTED`] if it does not.
     duration_s: i32,
-    view: bool,
+    /// Whether it is a VIEW, and whether it is another event, to be added up: 1 or 0. Without padding the row is its bytes.
+    views: u16,
+    others: u16,
 }
 
 /// Less than any reported duration.
@@ -29,12 +31,14 @@ const UNREPORTED: i32 = -1;
 impl SessionEvent {
     /// What the session sees of `activity`.
     pub fn of(activity: &Activity) -> Self {
+        let view = activity.event_type == EventType::View;
         SessionEvent {
             session: activity.session,
             page: activity.page,
             time_ms: activity.time_ms,
             duration_s: activity.session_duration_s.unwrap_or(UNREPORTED),
-            view: activity.event_type == EventType::View,
+            views: u16::from(view),
+            others: u16::from(!view),
         }
     }
 }
@@ -103,9 +107,10 @@ impl Slide for Sessions {
             let session = &mut sessions[slot as usize];
             session.touch(slot, touched);
             session.times.note(row, leave);
-            session.count(row.view, 1);
+            session.views += u32::from(row.views);
+            session.others += u32::from(row.others);
             let visit = session.visits.enter(row, pages, session.counted.duration_ms);
-            EnteredSessionEvent { session: slot, visit, view: row.view }
+            EnteredSessionEvent { session: slot, visit, view: row.views > 0 }
         };
         rows.iter().map(enter).collect()
     }
@@ -116,7 +121,8 @@ impl Slide for Sessions {
         let Sessions { pages, sessions, touched, .. } = self;
         let session = &mut sessions[slot as usize];
         session.touch(slot, touched);
-        session.count(view, -1);
+        session.views -= u32::from(view);
+        session.others -= u32::from(!view);
         session.visits.leave(visit, view, pages, session.counted.duration_ms);
     }
 
@@ -176,12 +182,6 @@ impl Session {
             self.touched = true;
             touched.push(slot);
         }
-    }
-
-    #[inline]
-    fn count(&mut self, view: bool, sign: i32) {
-        let count = if view { &mut self.views } else { &mut self.others };
-        *count = count.wrapping_add_signed(sign);
     }
 
     fn is_gone(&self) -> bool {
@@ -335,13 +335,11 @@ impl Visits {
             self.insert(page)
         });
         let counts = &mut self.counts[place as usize];
-        if row.view {
-            counts.views += 1;
-        } else {
-            counts.others += 1;
-            if counts.others == 1 {
-                pages.change(page).engaged += 1;
-            }
+        let engages = counts.others == 0 && row.others > 0;
+        counts.views += u32::from(row.views);
+        counts.others += u32::from(row.others);
+        if engages {
+            pages.change(page).engaged += 1;
         }
         place
     }
@@ -350,13 +348,10 @@ impl Visits {
     #[inline]
     fn leave(&mut self, place: u32, view: bool, pages: &mut Pages<SessionCounters>, counted_ms: i64) {
         let counts = &mut self.counts[place as usize];
-        if view {
-            counts.views -= 1;
-        } else {
-            counts.others -= 1;
-            if counts.others == 0 {
-                pages.change(self.pages[place as usize]).engaged -= 1;
-            }
+        counts.views -= u32::from(view);
+        counts.others -= u32::from(!view);
+        if counts.others == 0 && !view {
+            pages.change(self.pages[place as usize]).engaged -= 1;
         }
         if counts.views == 0 && counts.others == 0 {
             let page = self.remove(place);

@@ -75,6 +75,17 @@ fn partitions_are_judged_by_their_own_clocks() {
     check(60, 20, 5, vec![fast, slow]);
 }
 
+#[test]
+fn a_session_may_be_on_many_pages() {
+    // More than are looked through one by one; pages are left and come back, and the last of them alone in the end.
+    let of_bot = |i: u64| (i * 7 % 400, 1, 1, if i % 5 == 0 { Click } else { View }, 1_000 + i as i64 / 4);
+    let of_others = |i: u64| (i % 90, i % 50, i % 50, View, 1_000 + i as i64 / 3);
+    let mut events: Partition = (0..900).map(of_bot).chain((0..300).map(of_others)).collect();
+    events.sort_by_key(|(.., time_ms)| *time_ms);
+    events.push((3, 1, 1, View, 1_300));
+    check(100, 50, 20, vec![events]);
+}
+
 fn events() -> impl Strategy<Value = Vec<TestEvent>> {
     let event_type = prop::sample::select(vec![View, Click, AddToCart, Purchase, Search]);
     let event =
