@@ -31,6 +31,19 @@ pub struct ProducerConfig {
     pub connect_timeout: Duration,
 }
 
+impl ProducerConfig {
+    /// The properties of a client that produces so.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set_log_level(RDKafkaLogLevel::Warning);
+        DEFAULTS.iter().for_each(|(property, value)| _ = client.set(*property, *value));
+        self.properties.iter().for_each(|(property, value)| _ = client.set(property, value));
+        // Last, so that the brokers that errors name are those that were asked.
+        client.set("bootstrap.servers", &self.brokers);
+        client
+    }
+}
+
 /// Why events cannot be produced.
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerError {
@@ -119,12 +132,9 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
     ///
     /// A property is wrong, no broker answers, or the topic does not exist.
     pub fn connect(config: ProducerConfig, encode: E) -> Result<Self, ProducerError> {
-        let mut client = ClientConfig::new();
-        client.set_log_level(RDKafkaLogLevel::Warning);
-        DEFAULTS.iter().for_each(|(property, value)| _ = client.set(*property, *value));
-        config.properties.iter().for_each(|(property, value)| _ = client.set(property, value));
-        // Last, so that the brokers that errors name are those that were asked, and that it is known when the producer is ready.
-        client.set("bootstrap.servers", &config.brokers).set("statistics.interval.ms", STATISTICS_MS);
+        let mut client = config.client_config();
+        // Last, so that it is known when the producer is ready.
+        client.set("statistics.interval.ms", STATISTICS_MS);
 
         let origin = Instant::now();
         let deliveries = Arc::new(Mutex::new(Deliveries::default()));
