@@ -1,5 +1,6 @@
 package clicktide.flink;
 
+import java.io.OutputStream;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
@@ -66,12 +67,22 @@ public final class ReadResults {
     }
 
     private static void follow(KafkaConsumer<byte[], byte[]> consumer, PrintStream out) {
-        consumer.assignment().forEach(consumer::position);
+        warmUp();
+        consumer.poll(WAIT);
         out.println("ready");
         out.flush();
         while (!out.checkError()) {
             consumer.poll(WAIT).forEach(record -> print(out, record));
             out.flush();
+        }
+    }
+
+    /** So that the first results are not received late for want of compiled code. */
+    private static void warmUp() {
+        PrintStream nowhere = new PrintStream(OutputStream.nullOutputStream());
+        byte[] body = new PageAnalytics("/", 0, 1, 1, 1, 1, 1, 0.5, 0.5, 0.5).toRecord("none").value();
+        for (int round = 0; round < 10_000; round++) {
+            print(nowhere, new ConsumerRecord<>("none", 0, 0, null, body));
         }
     }
 
