@@ -4,7 +4,11 @@ import java.io.OutputStream;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Arrays;
+import java.util.HashMap;
 import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
 import java.util.stream.Collectors;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -35,7 +39,7 @@ public final class ReadResults {
                 "max.poll.records", "10000");
         try (KafkaConsumer<byte[], byte[]> consumer =
                 new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
-            var partitions = java.util.Arrays.stream(arguments[1].split(","))
+            Set<TopicPartition> partitions = Arrays.stream(arguments[1].split(","))
                     .flatMap(topic -> consumer.partitionsFor(topic).stream())
                     .map(partition -> new TopicPartition(partition.topic(), partition.partition()))
                     .collect(Collectors.toSet());
@@ -101,8 +105,8 @@ public final class ReadResults {
         private final int partitions;
         private final ClickReader reader = new ClickReader();
         private final Click click = new Click();
-        private final Map<Integer, Long> passedBy = new java.util.HashMap<>();
-        private final java.util.TreeMap<Long, Passed> passed = new java.util.TreeMap<>();
+        private final Map<Integer, Long> passedBy = new HashMap<>();
+        private final TreeMap<Long, Passed> passed = new TreeMap<>();
 
         private record Passed(int partitions, long logMs) {}
 

@@ -1,5 +1,6 @@
 package clicktide.flink;
 
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
@@ -83,7 +84,6 @@ record Settings(
         flink.setString("taskmanager.memory.network.max", "64 mb");
         // State is on the heap; only SQL's windows keep their buffers in managed memory.
         flink.setString("taskmanager.memory.managed.size", variant.equals("sql") ? "128 mb" : "0 mb");
-        flink.setString("table.exec.mini-batch.enabled", "false");
         return StreamExecutionEnvironment.createLocalEnvironment(parallelism, flink);
     }
 
@@ -106,7 +106,7 @@ record Settings(
     }
 
     <T> WatermarkStrategy<T> watermarks() {
-        return WatermarkStrategy.forBoundedOutOfOrderness(java.time.Duration.ofMillis(boundMs));
+        return WatermarkStrategy.forBoundedOutOfOrderness(Duration.ofMillis(boundMs));
     }
 
     <T> KafkaSink<T> sink(KafkaRecordSerializationSchema<T> writer) {
