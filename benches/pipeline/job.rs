@@ -184,6 +184,7 @@ impl Job {
             let tell = (number == 0).then(|| tell.clone());
             std::thread::spawn(move || stderr.map(|stderr| follow_log(stderr, &pids, tell.as_ref())));
         }
+        let together = Some(together);
         Ok(Running { began, processes, together, http, peaks_kib: BTreeMap::new() })
     }
 }
@@ -213,8 +214,8 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Box<dyn Error>> {
 pub struct Running {
     began: Instant,
     processes: Vec<Child>,
-    /// When process 0 found all together, and how much CPU time they all had taken by then.
-    together: mpsc::Receiver<(Instant, Duration)>,
+    /// When process 0 found all together, and how much CPU time they all had taken by then; none if that means nothing.
+    together: Option<mpsc::Receiver<(Instant, Duration)>>,
     /// Where each process serves its metrics.
     http: Vec<SocketAddr>,
     /// The most memory that each process has been seen to have had, KiB.
@@ -240,6 +241,12 @@ pub struct Taken {
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 impl Running {
+    /// A single process, which has nobody to wait for.
+    pub fn alone(mut command: Command) -> Result<Self, Box<dyn Error>> {
+        let (began, process) = (Instant::now(), command.spawn()?);
+        Ok(Running { began, processes: vec![process], together: None, http: Vec::new(), peaks_kib: BTreeMap::new() })
+    }
+
     /// Waits until all processes have ended in good order.
     pub fn wait(self, patience: Duration) -> Result<Taken, Box<dyn Error>> {
         self.wait_watching(patience, LOOK_EVERY, |_| Ok(()))
@@ -274,7 +281,8 @@ impl Running {
             std::thread::sleep(every);
         }
         let peak_kib = self.peaks_kib.values().max().copied().unwrap_or(0);
-        let (together, start_cpu) = self.together.recv_timeout(LOOK_EVERY)?;
+        let together = self.together.as_ref().map(|together| together.recv_timeout(LOOK_EVERY)).transpose()?;
+        let (together, start_cpu) = together.unwrap_or((self.began, Duration::ZERO));
         Ok(Taken {
             start: together - self.began,
             start_cpu,
@@ -310,7 +318,7 @@ impl Running {
     /// What process 0 says of itself in its metrics, line by line; nothing while it does not answer.
     pub fn metrics(&self) -> Vec<String> {
         let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(self.http[0])?;
+            let mut stream = TcpStream::connect(&self.http[..])?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
             let mut text = String::new();

@@ -3,8 +3,8 @@
 //! What it isolates, in the first part: everything between a topic that is full and results that are committed, against what
 //! nobody can do without. The bare consumer reads the same topic through the same batch queue, decodes every event with the
 //! same decoder and counts it under its page, on one thread; it has no windows, keeps no sessions and writes nothing. The job
-//! is the program itself (`clicktide run --until-end`), a process of its own, with checkpoints and transactions, into topics
-//! of its own each time; all runs must give the same results, byte for byte, and an audit of the first must agree. The topic
+//! is the program itself (`clicktide run --until-end`) with checkpoints and transactions, into topics of its own each time.
+//! Both are processes of their own; all runs must give the same results, byte for byte, and an audit of the first must agree. The topic
 //! is filled before, with events of the generator's model at a steady rate of event time, some of them out of order. CPU time
 //! is that of the job's processes alone, librdkafka's threads included; the broker's is told apart, where its process is
 //! known. What passes until the processes are together and know where to begin (connecting, fencing, reading the progress) is
@@ -64,6 +64,9 @@ struct Arguments {
     /// A command that the job is run under, such as a profiler: measures nothing but that, once, in the first of the shapes.
     #[arg(long, value_name = "COMMAND")]
     under: Option<String>,
+    /// Be the bare consumer of this topic, to these ends of its partitions.
+    #[arg(long, hide = true, num_args = 2.., value_names = ["TOPIC", "END"])]
+    bare: Option<Vec<String>>,
     /// Fail when a process of the job has had more memory than this in the part `uneven`, MB.
     #[arg(long, value_name = "MB")]
     peak_mb_max: Option<f64>,
@@ -118,6 +121,9 @@ enum Part {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Arguments::parse();
+    if let (Some(bare), Some(brokers)) = (&args.bare, &args.brokers) {
+        return throughput::read_bare(brokers, bare);
+    }
     let named = args.brokers.clone().or_else(|| std::env::var("KAFKA_BROKERS").ok());
     let broker = Broker::find(named.as_deref(), args.broker_pid)?;
     let mut report = Report::new("pipeline");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
+use std::process::Command;
 use std::time::Duration;
 
 use clicktide::avro::Decoder;
@@ -18,8 +19,8 @@ use foldhash::fast::FixedState;
 
 use crate::Arguments;
 use crate::fill::{Filled, fill};
-use crate::harness::{Report, Spent, Table, median, median_s};
-use crate::job::{Broker, Job, Shape, Taken};
+use crate::harness::{Report, Table, median, median_s};
+use crate::job::{Broker, Job, Running, Shape, Taken};
 
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -61,7 +62,7 @@ pub fn measure(args: &Arguments, broker: &Broker, report: &mut Report) -> Result
     let mut expected = None;
     for repetition in 0..args.repetitions {
         eprintln!("repetition {} of {}", repetition + 1, args.repetitions);
-        bare.add(broker, || Ok((read_bare(broker, &full)?, ())))?;
+        bare.add(broker, || Ok((run_bare(broker, &full)?, ())))?;
         for (shape, runs) in args.shapes.iter().zip(&mut jobs) {
             let job = runs.add(broker, || run(args, broker, &full, *shape, None))?;
             let results = results(broker, &job)?;
@@ -107,7 +108,7 @@ pub fn measure(args: &Arguments, broker: &Broker, report: &mut Report) -> Result
                 Some(cpu / million),
                 Some(bare_cpu / cpu),
                 Some(bare_wall / wall),
-                Some(median(runs.taken.iter().map(|taken| taken.peak_mb))).filter(|peak_mb| *peak_mb > 0.0),
+                Some(median(runs.taken.iter().map(|taken| taken.peak_mb))),
                 known.then(|| median_s(runs.broker.iter().copied()) / million),
                 Some(runs.median_s(|taken| taken.start)),
                 Some(runs.median_s(|taken| taken.start_cpu)),
@@ -139,50 +140,52 @@ fn fill_by_user(args: &Arguments, broker: &Broker) -> Result<Filled, Box<dyn Err
     })
 }
 
-/// Reads everything on this thread, decodes it and counts it by page and type of event.
-fn read_bare(broker: &Broker, filled: &Filled) -> Result<Taken, Box<dyn Error>> {
-    let connection = Connection { brokers: broker.address.clone(), properties: Properties::default() };
-    let (counted, spent) = Spent::by(|| -> Result<_, Box<dyn Error>> {
-        let partitions = KafkaPartitions::new(connection, filled.topic.clone(), monotonic_clock())?;
-        let start = JobStart::fresh(filled.ends.len() as i32);
-        let mut readers = partitions.open(&start, &start.input, Waker::default())?;
-        let decoder = Decoder::default();
-        let mut pages: HashMap<Box<str>, [u64; 5], FixedState> = HashMap::with_hasher(FixedState::default());
-        let mut undecodable = 0;
-        loop {
-            let mut read = 0;
-            for partition in &mut readers {
-                partition.reader.read(2_048, &mut |record| {
-                    read += 1;
-                    match decoder.decode(record.payload) {
-                        Ok(event) => {
-                            let counts = match pages.get_mut(&*event.page_url) {
-                                Some(counts) => counts,
-                                None => pages.entry(event.page_url.into()).or_default(),
-                            };
-                            counts[event.event_type as usize] += 1;
-                        }
-                        Err(_) => undecodable += 1,
+/// Runs the bare consumer, as a process of its own.
+fn run_bare(broker: &Broker, filled: &Filled) -> Result<Taken, Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--brokers", &broker.address, "--bare", &filled.topic]);
+    command.args(filled.ends.iter().map(i64::to_string));
+    Running::alone(command)?.wait(PATIENCE)
+}
+
+/// The bare consumer: reads the topic to the ends of its partitions on this thread, decodes every event and counts it by page
+/// and type.
+pub fn read_bare(brokers: &str, topic_and_ends: &[String]) -> Result<(), Box<dyn Error>> {
+    let [topic, ends @ ..] = topic_and_ends else { return Err("which topic?".into()) };
+    let ends: Vec<i64> = ends.iter().map(|end| end.parse()).collect::<Result<_, _>>()?;
+    let connection = Connection { brokers: brokers.to_owned(), properties: Properties::default() };
+    let partitions = KafkaPartitions::new(connection, topic.clone(), monotonic_clock())?;
+    let start = JobStart::fresh(ends.len() as i32);
+    let mut readers = partitions.open(&start, &start.input, Waker::default())?;
+    let decoder = Decoder::default();
+    let mut pages: HashMap<Box<str>, [u64; 5], FixedState> = HashMap::with_hasher(FixedState::default());
+    let mut undecodable = 0;
+    while readers.iter().zip(&ends).any(|(partition, end)| partition.reader.position() < *end) {
+        let mut read = 0;
+        for partition in &mut readers {
+            partition.reader.read(2_048, &mut |record| {
+                read += 1;
+                match decoder.decode(record.payload) {
+                    Ok(event) => {
+                        let counts = match pages.get_mut(&*event.page_url) {
+                            Some(counts) => counts,
+                            None => pages.entry(event.page_url.into()).or_default(),
+                        };
+                        counts[event.event_type as usize] += 1;
                     }
-                })?;
-            }
-            if readers.iter().zip(&filled.ends).all(|(partition, end)| partition.reader.position() >= *end) {
-                // What follows is not measured.
-                return Ok((pages, undecodable, readers, partitions));
-            }
-            if read == 0 {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+                    Err(_) => undecodable += 1,
+                }
+            })?;
         }
-    });
-    let (pages, undecodable, ..) = counted?;
-    let events: u64 = pages.values().flatten().sum();
-    if (events, undecodable) != (filled.events, 0) {
-        return Err(format!("{events} events and {undecodable} that can't be decoded, not {}", filled.events).into());
+        if read == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
-    // It has no start to speak of.
-    let (start, start_cpu) = (Duration::ZERO, Duration::ZERO);
-    Ok(Taken { start, start_cpu, wall: spent.wall, cpu: spent.cpu, peak_mb: 0.0 })
+    let (events, expected): (u64, i64) = (pages.values().flatten().sum(), ends.iter().sum());
+    match (events as i64, undecodable) == (expected, 0) {
+        true => Ok(()),
+        false => Err(format!("{events} events and {undecodable} that can't be decoded, not {expected}").into()),
+    }
 }
 
 /// Runs a job of its own over a whole topic.

@@ -286,7 +286,7 @@ impl Default for Cluster {
 
 impl Default for Flow {
     fn default() -> Self {
-        Flow { ticks_ahead: 4, records_in_flight: 1_000_000 }
+        Flow { ticks_ahead: 16, records_in_flight: 1_000_000 }
     }
 }
 
