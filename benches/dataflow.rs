@@ -9,6 +9,8 @@
 
 #[path = "baseline.rs"]
 mod baseline;
+#[path = "drive.rs"]
+mod drive;
 #[path = "harness.rs"]
 mod harness;
 #[path = "load.rs"]
@@ -22,18 +24,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
-use clicktide_dataflows::event::{Activity, PageAnalytics, PageId, PageName};
-use clicktide_dataflows::page_analytics::{page_analytics, page_windows};
-use clicktide_dataflows::pane::file_by_pane;
-use clicktide_dataflows::sliding::slide;
-use clicktide_dataflows::time::{Tick, Windows};
-use clicktide_dataflows::visitors::Visitors;
-use timely::dataflow::InputHandle;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
-use timely::dataflow::operators::{Input, Probe};
+use clicktide_dataflows::event::PageAnalytics;
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
+use timely::worker::Worker;
 
+use drive::{Metrics, run_dataflow};
 use harness::{Report, ReportFiles, Spent, Table, median_s};
 use load::{Load, Log};
 use memory::CountingAllocator;
@@ -57,14 +52,6 @@ struct Args {
     profile: bool,
     #[command(flatten)]
     files: ReportFiles,
-}
-
-/// Which statistics are computed.
-#[derive(Clone, Copy, PartialEq)]
-enum Metrics {
-    All,
-    /// Without those of sessions.
-    CountersAndUniques,
 }
 
 /// What is measured.
@@ -105,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let run = |Variant { metrics, workers }| match (metrics, workers) {
         (Metrics::All, None) => baseline::all_metrics(&log, &names, windows),
         (Metrics::CountersAndUniques, None) => baseline::counters_and_uniques(&log, &names, windows),
-        (_, Some(workers)) => run_dataflow(metrics, &split[&workers], &names, windows, args.batch, None),
+        (_, Some(workers)) => run_dataflow(metrics, &split[&workers], &names, windows, args.batch, |_| ()),
     };
 
     // The first run of each is for its results and its memory, not for its time.
@@ -158,7 +145,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     report.table(table);
     if let Some(workers) = args.workers.first().filter(|_| args.profile) {
         let profile = Arc::new(Mutex::new(Profile::new()));
-        drop(run_dataflow(Metrics::All, &split[workers], &names, windows, args.batch, Some(&profile)));
+        let recorded = Arc::clone(&profile);
+        let record = move |worker: &Worker| record_profile(worker, Arc::clone(&recorded));
+        drop(run_dataflow(Metrics::All, &split[workers], &names, windows, args.batch, record));
         report.table(profile_table(&profile.lock().expect("no worker fails"), events));
     }
     report.finish(&args.files)
@@ -188,84 +177,11 @@ fn check(variant: Variant, actual: &[PageAnalytics], expected: &[PageAnalytics])
     Ok(())
 }
 
-/// Runs the dataflow, every worker reading its part of the log, and collects the results.
-fn run_dataflow(
-    metrics: Metrics,
-    logs: &Arc<Vec<Log>>,
-    names: &Arc<HashMap<PageId, String>>,
-    windows: Windows,
-    batch: usize,
-    profile: Option<&Arc<Mutex<Profile>>>,
-) -> Vec<PageAnalytics> {
-    let (logs, names, profile) = (Arc::clone(logs), Arc::clone(names), profile.cloned());
-    let config = timely::Config::process(logs.len());
-    let guards = timely::execute(config, move |worker| {
-        if let Some(profile) = &profile {
-            record_profile(worker, Arc::clone(profile));
-        }
-        let (results_sender, results) = std::sync::mpsc::channel();
-        let mut events = InputHandle::new();
-        let mut announced = InputHandle::new();
-        let probe = worker.dataflow(|scope| {
-            let events = scope.input_from(&mut events);
-            let announced = scope.input_from(&mut announced);
-            let results = match metrics {
-                Metrics::All => page_analytics(events, announced, windows),
-                Metrics::CountersAndUniques => {
-                    let panes = file_by_pane(events);
-                    page_windows(slide(panes.page_events, "visitors", Visitors::new(windows)), announced, windows)
-                }
-            };
-            let (probe, results) = results.probe();
-            results.sink(Pipeline, "collect", move |(input, _)| {
-                input.for_each(|_, results| {
-                    // The other end outlives the dataflow.
-                    let _ = results_sender.send(std::mem::take(results));
-                });
-            });
-            probe
-        });
-
-        let log = &logs[worker.index()];
-        let mut buffer: Vec<Activity> = Vec::with_capacity(batch);
-        if worker.index() == 0 {
-            for (page, page_url) in names.iter() {
-                announced.send(PageName { page: *page, page_url: page_url.clone(), keep_until: Tick::NEVER });
-            }
-        }
-        let mut from = 0;
-        let ends = log.opens.iter().copied().chain([(log.activities.len(), Tick::NEVER)]);
-        for (until, open) in ends {
-            for activities in log.activities[from..until].chunks(batch) {
-                buffer.extend_from_slice(activities);
-                events.send_batch(&mut buffer);
-                buffer.clear();
-                worker.step();
-            }
-            from = until;
-            events.advance_to(open);
-            announced.advance_to(open);
-            // As a source does: no partition runs ahead of the others.
-            let behind = Tick(open.0 - 8 * windows.slide_ms());
-            while open < Tick::NEVER && probe.less_than(&behind) {
-                worker.step_or_park(None);
-            }
-        }
-        drop((events, announced));
-        while !probe.done() {
-            worker.step_or_park(None);
-        }
-        results.try_iter().flatten().collect::<Vec<PageAnalytics>>()
-    })
-    .expect("worker threads start");
-    guards.join().into_iter().flat_map(|results| results.expect("no worker fails")).collect()
-}
-
 /// The time that every operator was scheduled for, by name.
 type Profile = HashMap<String, Duration>;
 
 /// Adds up in `profile` for how long timely schedules every operator of `worker`.
-fn record_profile(worker: &timely::worker::Worker, profile: Arc<Mutex<Profile>>) {
+fn record_profile(worker: &Worker, profile: Arc<Mutex<Profile>>) {
     let mut names: HashMap<usize, String> = HashMap::new();
     let mut started = Duration::ZERO;
     if let Some(mut loggers) = worker.log_register() {

@@ -9,6 +9,8 @@
 
 #[path = "../../baseline.rs"]
 mod baseline;
+#[path = "../../drive.rs"]
+mod drive;
 #[path = "../../harness.rs"]
 mod harness;
 #[path = "../../load.rs"]
@@ -17,7 +19,6 @@ mod load;
 mod memory;
 
 mod circuits;
-mod dataflow;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -28,9 +29,13 @@ use clicktide_dataflows::event::{PageAnalytics, PageId};
 use clicktide_dataflows::time::Windows;
 
 use circuits::Formulation;
+use drive::{Metrics, run_dataflow};
 use harness::{Report, ReportFiles, Spent, Table, median_s};
 use load::{Load, Log};
 use memory::CountingAllocator;
+
+/// Activities per message of the dataflow.
+const BATCH: usize = 2_048;
 
 /// dbsp beside Clicktide's dataflow and a hand-written program: events in memory → results in memory, one worker each.
 #[derive(Parser)]
@@ -70,16 +75,16 @@ impl Variant {
 
     fn run(
         self,
-        log: &Arc<Log>,
+        logs: &Arc<Vec<Log>>,
         names: &Arc<HashMap<PageId, String>>,
         windows: Windows,
     ) -> Result<Vec<PageAnalytics>, Box<dyn Error>> {
         match self {
-            Variant::Dbsp(formulation) => circuits::counters_and_uniques(log, names, windows, formulation),
-            Variant::Dataflow => Ok(dataflow::counters_and_uniques(log, names, windows)),
-            Variant::DataflowAllMetrics => Ok(dataflow::all_metrics(log, names, windows)),
-            Variant::HandWritten => Ok(baseline::counters_and_uniques(log, names, windows)),
-            Variant::HandWrittenAllMetrics => Ok(baseline::all_metrics(log, names, windows)),
+            Variant::Dbsp(formulation) => circuits::counters_and_uniques(&logs[0], names, windows, formulation),
+            Variant::Dataflow => Ok(run_dataflow(Metrics::CountersAndUniques, logs, names, windows, BATCH, |_| ())),
+            Variant::DataflowAllMetrics => Ok(run_dataflow(Metrics::All, logs, names, windows, BATCH, |_| ())),
+            Variant::HandWritten => Ok(baseline::counters_and_uniques(&logs[0], names, windows)),
+            Variant::HandWrittenAllMetrics => Ok(baseline::all_metrics(&logs[0], names, windows)),
         }
     }
 }
@@ -88,8 +93,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let windows = args.load.windows()?;
     let (log, names) = args.load.generate(&windows)?;
-    let (log, names) = (Arc::new(log), Arc::new(names));
     let events = log.activities.len();
+    let (logs, names) = (Arc::new(vec![log]), Arc::new(names));
     let formulations = match args.formulations.as_slice() {
         [] => Formulation::value_variants(),
         chosen => chosen,
@@ -103,10 +108,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     ]);
 
     // The first run of each is for its results and its memory, not for its time.
-    let expected = comparable(Variant::HandWritten.run(&log, &names, windows)?);
+    let expected = comparable(Variant::HandWritten.run(&logs, &names, windows)?);
     let mut peaks_mb = Vec::new();
     for variant in &variants {
-        let (actual, peak_mb) = CountingAllocator::peak_mb(|| variant.run(&log, &names, windows));
+        let (actual, peak_mb) = CountingAllocator::peak_mb(|| variant.run(&logs, &names, windows));
         peaks_mb.push(peak_mb);
         check(*variant, &comparable(actual?), &expected)?;
     }
@@ -114,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut runs: Vec<Vec<Spent>> = vec![Vec::new(); variants.len()];
     for _ in 0..args.repetitions {
         for (variant, runs) in variants.iter().zip(&mut runs) {
-            let (results, spent) = Spent::by(|| variant.run(&log, &names, windows));
+            let (results, spent) = Spent::by(|| variant.run(&logs, &names, windows));
             drop(results?);
             runs.push(spent);
         }
