@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn what_is_committed_is_known_epoch_by_epoch() {
         let mut pending = Pending::new(Windows::new(50, 10, 0).unwrap(), None);
-        let mut through = |pending: &mut Pending, frontier| {
+        let through = |pending: &mut Pending, frontier| {
             pending.complete(Some(Tick(frontier))).and_then(|epoch| epoch.through).map(|tick| tick.0)
         };
         assert_eq!(through(&mut pending, 20), Some(10));
