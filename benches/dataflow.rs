@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clicktide_dataflows::event::PageAnalytics;
+use clicktide_dataflows::time::Tick;
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::worker::Worker;
 
