@@ -209,20 +209,19 @@ impl Session {
     }
 }
 
-/// When things happened in a session, and what its events reported.
+/// When things happened in a session.
 ///
-/// An event that happened later never leaves the window earlier. So the last event outlives all others, those that leave
-/// together are told by the first of them, and of two reports the smaller one matters only if it is the later one.
+/// An event that happened later never leaves the window earlier. So the last event outlives all others, and those that leave
+/// together are told by the first of them. A session in which all leave together takes no memory beside this.
 #[derive(Default)]
 struct Times {
-    last_ms: i64,
-    /// In order, the times of events: of those that leave together at least the first.
-    firsts_ms: VecDeque<i64>,
-    /// The first of them, and the first of those that leave last with when that is, so that the others are rarely looked at.
     first_ms: i64,
+    last_ms: i64,
+    /// When the last leaves, and the first of those that leave with it; none before the first event.
     newest: Option<(Tick, i64)>,
-    /// Reported durations by the events' times, in order, each greater than all later ones.
-    durations_s: VecDeque<(i64, i32)>,
+    /// In order, the times of events after the first: of those that leave together at least the first.
+    later_ms: VecDeque<i64>,
+    durations: Durations,
 }
 
 impl Times {
@@ -230,63 +229,93 @@ impl Times {
     fn note(&mut self, event: &SessionEvent, leave: Tick) {
         let SessionEvent { time_ms, duration_s, .. } = *event;
         if duration_s != UNREPORTED {
-            self.note_duration(duration_s, time_ms);
+            self.durations.note(time_ms, duration_s);
         }
         match self.newest {
             Some((newest, first_ms)) if newest == leave && first_ms <= time_ms => {
                 self.last_ms = self.last_ms.max(time_ms);
             }
-            _ => self.note_first(time_ms, leave),
+            Some((newest, _)) => {
+                if time_ms < self.first_ms {
+                    self.later_ms.push_front(std::mem::replace(&mut self.first_ms, time_ms));
+                } else {
+                    let after = self.later_ms.iter().rev().take_while(|other_ms| **other_ms > time_ms).count();
+                    self.later_ms.insert(self.later_ms.len() - after, time_ms);
+                }
+                self.last_ms = self.last_ms.max(time_ms);
+                if newest <= leave {
+                    self.newest = Some((leave, time_ms));
+                }
+            }
+            None => (self.first_ms, self.last_ms, self.newest) = (time_ms, time_ms, Some((leave, time_ms))),
         }
     }
 
-    fn note_first(&mut self, time_ms: i64, leave: Tick) {
-        if self.firsts_ms.is_empty() {
-            *self = Times {
-                last_ms: time_ms,
-                first_ms: time_ms,
-                durations_s: std::mem::take(&mut self.durations_s),
-                ..Times::default()
-            };
+    /// The session's duration in the window that starts at `start_ms`, which holds one of its events at least; what happened
+    /// before is forgotten.
+    #[inline]
+    fn duration_ms(&mut self, start_ms: i64) -> i64 {
+        while self.first_ms < start_ms {
+            let Some(next_ms) = self.later_ms.pop_front() else { break };
+            self.first_ms = next_ms;
         }
-        let later = self.firsts_ms.iter().rev().take_while(|other_ms| **other_ms > time_ms).count();
-        self.firsts_ms.insert(self.firsts_ms.len() - later, time_ms);
-        self.first_ms = self.first_ms.min(time_ms);
-        self.last_ms = self.last_ms.max(time_ms);
-        if self.newest.is_none_or(|(newest, _)| newest <= leave) {
-            self.newest = Some((leave, time_ms));
+        match self.durations.greatest_s(start_ms) {
+            Some(reported_s) => i64::from(reported_s) * 1_000,
+            None => self.last_ms - self.first_ms,
+        }
+    }
+}
+
+/// The durations that events of a session reported, with the events' times. Of two the smaller one matters only if it is the
+/// later one. While durations grow, as they do, there is one.
+#[derive(Default)]
+struct Durations {
+    greatest: Option<(i64, i32)>,
+    /// In the order of their times, each smaller than all before it.
+    later: VecDeque<(i64, i32)>,
+}
+
+impl Durations {
+    fn note(&mut self, time_ms: i64, duration_s: i32) {
+        let noted = Some((time_ms, duration_s));
+        match self.greatest {
+            None => self.greatest = noted,
+            Some((greatest_ms, greatest_s)) if duration_s >= greatest_s && time_ms >= greatest_ms => {
+                self.greatest = noted;
+                while self.later.pop_front_if(|(later_ms, _)| *later_ms <= time_ms).is_some() {}
+            }
+            Some(greatest) if duration_s > greatest.1 => {
+                self.later.push_front(greatest);
+                self.greatest = noted;
+            }
+            Some((greatest_ms, _)) if time_ms > greatest_ms => self.note_smaller(time_ms, duration_s),
+            Some(_) => {}
         }
     }
 
-    fn note_duration(&mut self, duration_s: i32, time_ms: i64) {
-        let durations_s = &mut self.durations_s;
-        let at = durations_s.len() - durations_s.iter().rev().take_while(|(later_ms, _)| *later_ms > time_ms).count();
-        if durations_s.get(at).is_some_and(|(_, later_s)| *later_s >= duration_s) {
+    fn note_smaller(&mut self, time_ms: i64, duration_s: i32) {
+        let later = &mut self.later;
+        let at = later.len() - later.iter().rev().take_while(|(later_ms, _)| *later_ms > time_ms).count();
+        if later.get(at).is_some_and(|(_, later_s)| *later_s >= duration_s) {
             return;
         }
-        let outlived = durations_s.range(..at).rev().take_while(|(_, earlier_s)| *earlier_s <= duration_s).count();
+        let outlived = later.range(..at).rev().take_while(|(_, earlier_s)| *earlier_s <= duration_s).count();
         match outlived {
-            0 => durations_s.insert(at, (time_ms, duration_s)),
+            0 => later.insert(at, (time_ms, duration_s)),
             _ => {
-                durations_s[at - outlived] = (time_ms, duration_s);
-                durations_s.drain(at - outlived + 1..at);
+                later[at - outlived] = (time_ms, duration_s);
+                later.drain(at - outlived + 1..at);
             }
         }
     }
 
-    /// The session's duration in the window that starts at `start_ms`; what happened before is forgotten.
+    /// The greatest that was reported from `start_ms` on; what was reported before is forgotten.
     #[inline]
-    fn duration_ms(&mut self, start_ms: i64) -> i64 {
-        while self.first_ms < start_ms && self.firsts_ms.pop_front().is_some() {
-            self.first_ms = self.firsts_ms.front().copied().unwrap_or(self.last_ms);
+    fn greatest_s(&mut self, start_ms: i64) -> Option<i32> {
+        while self.greatest.is_some_and(|(time_ms, _)| time_ms < start_ms) {
+            self.greatest = self.later.pop_front();
         }
-        while self.durations_s.front().is_some_and(|(time_ms, _)| *time_ms < start_ms) {
-            self.durations_s.pop_front();
-        }
-        match self.durations_s.front() {
-            Some((_, reported_s)) => i64::from(*reported_s) * 1_000,
-            None => self.last_ms - self.first_ms,
-        }
+        self.greatest.map(|(_, duration_s)| duration_s)
     }
 }
 
