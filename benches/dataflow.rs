@@ -5,7 +5,8 @@
 //! same places that windows have closed, and must give the same results in every field before anything is reported.
 //!
 //! The variants take turns within every repetition, so that a noisy neighbour disturbs all alike; reported are medians,
-//! and ratios of them. CPU seconds are those of the whole process, all threads.
+//! and ratios of them. CPU seconds are those of the whole process, all threads. COST is how many workers it takes to beat the
+//! hand-written program by wall time (McSherry, Isard and Murray, "Scalability! But at what COST?", 2015).
 
 #[path = "baseline.rs"]
 mod baseline;
@@ -40,7 +41,7 @@ struct Args {
     #[command(flatten)]
     load: Load,
     /// Numbers of workers to run the dataflow with.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     workers: Vec<usize>,
     /// Repetitions.
     #[arg(long, default_value_t = 5)]
@@ -55,6 +56,16 @@ struct Args {
     files: ReportFiles,
 }
 
+impl Metrics {
+    /// What they are called in reports.
+    fn name(self) -> &'static str {
+        match self {
+            Metrics::All => "all metrics",
+            Metrics::CountersAndUniques => "counters + uniques",
+        }
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, PartialEq)]
 struct Variant {
@@ -65,10 +76,7 @@ struct Variant {
 
 impl Variant {
     fn name(self) -> String {
-        let metrics = match self.metrics {
-            Metrics::All => "all metrics",
-            Metrics::CountersAndUniques => "counters + uniques",
-        };
+        let metrics = self.metrics.name();
         match self.workers {
             None => format!("hand-written, {metrics}"),
             Some(workers) => format!("dataflow, {metrics}, {workers} worker(s)"),
@@ -144,6 +152,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         table.row([variant.name()], figures);
     }
     report.table(table);
+    for metrics in [Metrics::All, Metrics::CountersAndUniques] {
+        let measured = || variants.iter().zip(&medians).filter(|(variant, _)| variant.metrics == metrics);
+        let by_hand_s = measured().find(|(variant, _)| variant.workers.is_none()).map(|(_, (_, wall_s))| *wall_s);
+        let faster = measured().filter(|(_, (_, wall_s))| Some(*wall_s) < by_hand_s);
+        let least = faster.filter_map(|(variant, _)| variant.workers).min();
+        let cost = least.map_or("none of those measured".to_owned(), |workers| format!("{workers} worker(s)"));
+        report.setting(&format!("COST, {}", metrics.name()), cost);
+    }
     if let Some(workers) = args.workers.first().filter(|_| args.profile) {
         let profile = Arc::new(Mutex::new(Profile::new()));
         let recorded = Arc::clone(&profile);
