@@ -372,8 +372,11 @@ fn kept(time_ms: i64) -> u64 {
     u64::from(time_ms > 0)
 }
 
-/// What a body of the published schema consists of, by hand: the six fields, unchecked.
-fn walk(body: &[u8]) -> Option<(&[u8], &[u8], &[u8], u64, u64, u64)> {
+/// The six fields of a body, unchecked.
+type Fields<'a> = (&'a [u8], &'a [u8], &'a [u8], u64, u64, u64);
+
+/// What a body of the published schema consists of, by hand.
+fn walk(body: &[u8]) -> Option<Fields<'_>> {
     let mut rest = body;
     let user = text(&mut rest)?;
     let session = text(&mut rest)?;

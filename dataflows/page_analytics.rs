@@ -86,7 +86,7 @@ pub fn page_windows<'scope>(
                     held = capability.retain_least(0);
                 }
                 for span in spans.drain(..) {
-                    changing.extend(span.inner.iter().flat_map(|batch| ticks_of(batch)));
+                    changing.extend(span.inner.iter().flat_map(ticks_of));
                     upper.clone_from(span.upper());
                 }
             });

@@ -327,6 +327,7 @@ struct Visits {
     counts: Vec<EventCounts>,
     first_vacant: u32,
     /// Where each page is; only once there are too many to look through.
+    #[expect(clippy::box_collection, reason = "sessions are many and kept small, and hardly any has it")]
     places: Option<Box<HashMap<PageSlot, u32, FixedState>>>,
 }
 

@@ -78,7 +78,7 @@ fn partitions_are_judged_by_their_own_clocks() {
 #[test]
 fn a_session_may_be_on_many_pages() {
     // More than are looked through one by one; pages are left and come back, and the last of them alone in the end.
-    let of_bot = |i: u64| (i * 7 % 400, 1, 1, if i % 5 == 0 { Click } else { View }, 1_000 + i as i64 / 4);
+    let of_bot = |i: u64| (i * 7 % 400, 1, 1, if i.is_multiple_of(5) { Click } else { View }, 1_000 + i as i64 / 4);
     let of_others = |i: u64| (i % 90, i % 50, i % 50, View, 1_000 + i as i64 / 3);
     let mut events: Partition = (0..900).map(of_bot).chain((0..300).map(of_others)).collect();
     events.sort_by_key(|(.., time_ms)| *time_ms);

@@ -191,7 +191,7 @@ pub(super) enum Root {
     /// A record: a value for each of the steps.
     Record(Box<[Step]>),
     /// A branch number, and a record; none stands for branches that do not resolve.
-    Union(Box<[Option<Box<[Step]>>]>),
+    Union(Branches),
 }
 
 impl Extent {
@@ -218,6 +218,9 @@ impl Plan {
     }
 }
 
+/// The steps for each branch of a union of records; none for those that do not resolve.
+type Branches = Box<[Option<Box<[Step]>>]>;
+
 /// The resolution of a writer schema into the reader's.
 struct Resolution<'s> {
     reader: &'static RecordSchema,
@@ -226,7 +229,7 @@ struct Resolution<'s> {
 
 impl Resolution<'_> {
     /// A branch that does not resolve is one that no event can be read from.
-    fn root_union(&mut self, schema: &Schema, union: &UnionSchema) -> Result<Box<[Option<Box<[Step]>>]>, SchemaError> {
+    fn root_union(&mut self, schema: &Schema, union: &UnionSchema) -> Result<Branches, SchemaError> {
         let mut refused = Err(SchemaError::NotARecord { found: text(schema) });
         let mut branches = Vec::with_capacity(union.variants().len());
         for branch in union.variants() {
