@@ -187,13 +187,14 @@ fn a_stopped_process() {
     let mut zombies = job.run(1, 2);
     for (number, place, (processes, workers)) in [(0, "second-", (2, 1)), (1, "third-", (1, 2))] {
         job.until("it has begun", &mut zombies, |committed| committed.progress.is_some());
-        sent += backlog(&job, &plain, hour(number), hour(number + 1));
+        sent += backlog(&job, &plain, hour(number), hour(number + 1) - 600_000);
         job.until_final(hour(number) + 10_000, &mut zombies);
         stop_in_transaction(&job, &mut zombies[0], &mut chance);
         let before = job.committed_so_far().expect("progress");
 
-        // Another run takes over, and commits what the stopped one was about to. It will itself be stopped for longer than
-        // its patience.
+        // Another run takes over, and commits what the stopped one was about to, and what that one never sees, however quick it
+        // was. It will itself be stopped for longer than its patience.
+        sent += backlog(&job, &plain, hour(number + 1) - 600_000, hour(number + 1));
         job.flags = vec!["--set=kafka.transaction_timeout=2s".to_owned()];
         job.move_to(place);
         let mut successors = job.run(processes, workers);
