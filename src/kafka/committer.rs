@@ -1,6 +1,7 @@
 //! Results, dead letters and progress into Kafka, one transaction after another.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -37,6 +38,8 @@ pub struct JobTopics {
 /// the job's name, so that whoever starts the job next fences this producer (KIP-98).
 pub struct KafkaCommitter {
     producer: Arc<BaseProducer<Deliveries>>,
+    /// The thread that serves its deliveries.
+    serving: Option<JoinHandle<()>>,
     connection: Connection,
     topics: JobTopics,
     timeout: Duration,
@@ -58,6 +61,8 @@ struct Delivered {
     pending: usize,
     /// Why the first failed that did.
     failed: Option<String>,
+    /// Whether nobody will ask any more.
+    closed: bool,
 }
 
 impl Deliveries {
@@ -90,18 +95,26 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Serves a producer's deliveries on a thread that ends soon after the producer is gone.
+/// Serves a producer's deliveries on a thread of its own, until [`Delivered::closed`].
 ///
 /// `BaseProducer::poll` returns when its time is over and not before, and spins through the last millisecond of it, so that
 /// whoever waits for deliveries must not poll for them.
-fn serve_deliveries(producer: &Arc<BaseProducer<Deliveries>>) -> std::io::Result<()> {
-    let producer = Arc::downgrade(producer);
+fn serve_deliveries(producer: &Arc<BaseProducer<Deliveries>>) -> std::io::Result<JoinHandle<()>> {
+    let producer = Arc::clone(producer);
     let serve = move || {
-        while let Some(producer) = producer.upgrade() {
+        while !producer.context().lock().closed {
             producer.poll(SERVE);
         }
     };
-    std::thread::Builder::new().name("deliveries".to_owned()).spawn(serve).map(drop)
+    std::thread::Builder::new().name("deliveries".to_owned()).spawn(serve)
+}
+
+impl Drop for KafkaCommitter {
+    /// Waits for the thread, so that no connection outlives the committer: for as long as one call serves deliveries.
+    fn drop(&mut self) {
+        self.deliveries().lock().closed = true;
+        self.serving.take().map(JoinHandle::join);
+    }
 }
 
 /// The largest dead letter: what fits into a message of the size that brokers and clients allow by default, with headers.
@@ -113,7 +126,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// How long one call waits inside librdkafka.
 const CALL: Duration = Duration::from_secs(5);
 /// How long one call serves deliveries.
-const SERVE: Duration = Duration::from_secs(1);
+const SERVE: Duration = Duration::from_millis(250);
 /// How often it is looked whether the client has room again, or has done away with what was delivered.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
@@ -145,7 +158,7 @@ impl KafkaCommitter {
         let failed = |error: KafkaError| CommitError::Failed(describe(&error));
         let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(failed)?;
         let producer = Arc::new(producer);
-        serve_deliveries(&producer)
+        let serving = serve_deliveries(&producer)
             .map_err(|e| CommitError::Failed(format!("can't start the thread that serves deliveries: {e}")))?;
         let group = client_config()?
             .set("group.id", job)
@@ -157,6 +170,7 @@ impl KafkaCommitter {
             .ok();
         let committer = KafkaCommitter {
             producer,
+            serving: Some(serving),
             connection: connection.clone(),
             topics,
             timeout,
