@@ -232,7 +232,11 @@ fn stopped_for_longer_than_a_transaction_may_last() {
     let process = launch.children()[0];
     let caught = (0..100).any(|_| {
         assert!(send_signal(process, "STOP"));
-        let caught = in_transaction(&job);
+        // Looked at again, for it may have asked for the end of the transaction before it was stopped.
+        let caught = in_transaction(&job) && {
+            std::thread::sleep(Duration::from_millis(500));
+            in_transaction(&job)
+        };
         if !caught {
             assert!(send_signal(process, "CONT"));
             pause(&mut chance, 20);
