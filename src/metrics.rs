@@ -222,8 +222,8 @@ pub fn record_resident_memory() {
     }
 }
 
-/// Resident memory from `/proc/self/status`, which, unlike `statm`, needs no page size.
-fn resident_memory_bytes() -> Option<u64> {
+/// Resident memory of the process, where `/proc` says: from `/proc/self/status`, which, unlike `statm`, needs no page size.
+pub fn resident_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
