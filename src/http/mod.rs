@@ -18,6 +18,7 @@ pub mod stream;
 pub mod view;
 
 mod dashboard;
+mod logging;
 mod problem;
 mod savepoints;
 #[cfg(test)]
@@ -114,6 +115,7 @@ fn job_routes(job: JobSite, live: Live) -> Router {
         .with_state(view);
     routes
         .merge(windows)
+        .route("/v1/logging", get(logging::levels).put(logging::change))
         .route("/v1/savepoints", post(savepoints::take).with_state(savepoints))
         .route("/v1/cluster", get(async move || json_text(status.borrow().to_string())))
         .route("/v1/stream", get(stream::stream).with_state(streams))
