@@ -134,7 +134,8 @@ fn generator_routes(generator: GeneratorSite) -> Router {
 }
 
 async fn prometheus(State(metrics): State<PrometheusHandle>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::metrics::page(&metrics))
+        .into_response()
 }
 
 fn health_response(health: &Health) -> Response {
