@@ -3,7 +3,7 @@
 //! ```text
 //! committer thread ──publish──▶ View ───┬─▶ /v1/windows/latest  /v1/pages  /v1/pages/{page}/windows
 //!                                       └─▶ /v1/stream ─▶ / (the dashboard)
-//! workers, sources ──set, add─▶ Status ─┬─▶ /v1/status  /healthz  /readyz
+//! workers, sources ──set, add─▶ Status ─┬─▶ /v1/cluster  /healthz  /readyz
 //!                                       └─▶ metrics ─▶ /metrics
 //! ```
 //!
@@ -38,7 +38,7 @@ use tokio::sync::watch;
 
 pub use health::{Health, HealthLimits};
 pub use server::{Server, serve};
-pub use status::{PartitionStatus, Phase, ProcessIdentity, Status};
+pub use status::{CheckpointStatus, PartitionStatus, ProcessIdentity, Status};
 pub use view::{ClosedWindow, View, ViewLimits};
 
 use crate::checkpoint::coordinator::SavepointRequests;
@@ -99,11 +99,10 @@ fn router(site: Site, live: Live) -> Router {
 
 fn job_routes(job: JobSite, live: Live) -> Router {
     let JobSite { status, view, savepoints, limits, metrics } = job;
-    let commits = view.is_some();
     let (alive, ready) = (Arc::clone(&status), status);
     let routes = Router::new()
         .route("/healthz", get(async move || health_response(&health::liveness(&alive, &limits))))
-        .route("/readyz", get(async move || health_response(&health::readiness(&ready, &limits, commits))))
+        .route("/readyz", get(async move || health_response(&health::readiness(&ready, &limits))))
         .route("/metrics", get(prometheus).with_state(metrics));
     let Some(view) = view else { return routes };
     let status = live.status.clone();
@@ -116,7 +115,7 @@ fn job_routes(job: JobSite, live: Live) -> Router {
     routes
         .merge(windows)
         .route("/v1/savepoints", post(savepoints::take).with_state(savepoints))
-        .route("/v1/status", get(async move || json_text(status.borrow().to_string())))
+        .route("/v1/cluster", get(async move || json_text(status.borrow().to_string())))
         .route("/v1/stream", get(stream::stream).with_state(streams))
         .merge(dashboard::routes())
 }
