@@ -18,7 +18,9 @@ pub mod stream;
 pub mod view;
 
 mod dashboard;
+mod feed;
 mod problem;
+mod query;
 mod savepoints;
 #[cfg(test)]
 mod testing;
