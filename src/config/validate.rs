@@ -5,7 +5,7 @@ use std::fmt;
 
 use clicktide_dataflows::time::Windows;
 
-use super::{Checkpoints, Cluster, Config, Flow, Http, Kafka, Topics, Validation, WindowSettings};
+use super::{Checkpoints, Cluster, Config, Flow, Health, Http, Kafka, Topics, Validation, WindowSettings};
 use crate::checkpoint::store::StoreLocation;
 use crate::logging;
 use crate::millis::Millis;
@@ -43,6 +43,7 @@ pub(super) fn validate(config: &Config) -> Verdict {
     config.flow.validate()?;
     config.checkpoints.validate()?;
     config.http.validate()?;
+    config.health.validate()?;
     if let Err(error) = logging::check_filter(&config.logging.filter) {
         let value = format!("{:?}", config.logging.filter);
         return refuse("logging.filter", value, format!("such as \"info\" or \"info,clicktide::http=debug\": {error}"));
@@ -199,6 +200,14 @@ impl Http {
     fn validate(&self) -> Verdict {
         number("http.history_windows", self.history_windows, 1, 1_000_000)?;
         number("http.page_rows_max", self.page_rows_max, 1, 1_000_000_000)
+    }
+}
+
+impl Health {
+    fn validate(&self) -> Verdict {
+        millis("health.step_age_max", self.step_age_max, Millis(1_000), LONGEST)?;
+        number("health.lag_records_max", self.lag_records_max, 0, 1_000_000_000_000)?;
+        millis("health.commit_age_max", self.commit_age_max, Millis(1_000), LONGEST)
     }
 }
 

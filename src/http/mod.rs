@@ -3,7 +3,7 @@
 //! ```text
 //! committer thread ──publish──▶ View ───┬─▶ /v1/windows/latest  /v1/pages  /v1/pages/{page}/windows
 //!                                       └─▶ /v1/stream ─▶ / (the dashboard)
-//! workers, sources ──set, add─▶ Status ─┬─▶ /v1/status  /healthz  /readyz
+//! workers, sources ──set, add─▶ Status ─┬─▶ /v1/cluster  /healthz  /readyz
 //!                                       └─▶ metrics ─▶ /metrics
 //! ```
 //!
@@ -40,7 +40,7 @@ use tokio::sync::watch;
 
 pub use health::{Health, HealthLimits};
 pub use server::{Server, serve};
-pub use status::{PartitionStatus, Phase, ProcessIdentity, Status};
+pub use status::{CheckpointStatus, PartitionStatus, ProcessIdentity, Status};
 pub use view::{ClosedWindow, View, ViewLimits};
 
 use crate::checkpoint::coordinator::SavepointRequests;
@@ -81,7 +81,8 @@ pub struct GeneratorSite {
 /// What a server's own thread tells the streams.
 #[derive(Clone)]
 struct Live {
-    status: watch::Receiver<Arc<str>>,
+    /// The cluster as JSON.
+    cluster: watch::Receiver<Arc<str>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -101,15 +102,14 @@ fn router(site: Site, live: Live) -> Router {
 
 fn job_routes(job: JobSite, live: Live) -> Router {
     let JobSite { status, view, savepoints, limits, metrics } = job;
-    let commits = view.is_some();
     let (alive, ready) = (Arc::clone(&status), status);
     let routes = Router::new()
         .route("/healthz", get(async move || health_response(&health::liveness(&alive, &limits))))
-        .route("/readyz", get(async move || health_response(&health::readiness(&ready, &limits, commits))))
+        .route("/readyz", get(async move || health_response(&health::readiness(&ready, &limits))))
         .route("/metrics", get(prometheus).with_state(metrics));
     let Some(view) = view else { return routes };
-    let status = live.status.clone();
-    let streams = stream::Streams::new(Arc::clone(&view), live.status, live.stop);
+    let cluster = live.cluster.clone();
+    let streams = stream::Streams::new(Arc::clone(&view), live.cluster, live.stop);
     let windows = Router::new()
         .route("/v1/windows/latest", get(pages::latest_window))
         .route("/v1/pages", get(pages::top_pages))
@@ -118,7 +118,7 @@ fn job_routes(job: JobSite, live: Live) -> Router {
     routes
         .merge(windows)
         .route("/v1/savepoints", post(savepoints::take).with_state(savepoints))
-        .route("/v1/status", get(async move || json_text(status.borrow().to_string())))
+        .route("/v1/cluster", get(async move || json_text(cluster.borrow().to_string())))
         .route("/v1/stream", get(stream::stream).with_state(streams))
         .merge(dashboard::routes())
 }
@@ -136,7 +136,8 @@ fn generator_routes(generator: GeneratorSite) -> Router {
 }
 
 async fn prometheus(State(metrics): State<PrometheusHandle>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::metrics::page(&metrics))
+        .into_response()
 }
 
 fn health_response(health: &Health) -> Response {

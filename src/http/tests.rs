@@ -11,6 +11,7 @@ use super::testing::{Answer, get, page, post, request, send, status, window};
 use super::*;
 use crate::checkpoint::coordinator::{Committed, Coordinator, CoordinatorSettings};
 use crate::progress::JobStart;
+use crate::report::{Phase, WorkerReport};
 
 /// A server on a free port, with what it shows.
 struct Served {
@@ -95,7 +96,7 @@ fn api() {
     check("/v1/pages?sort=unique_users&limit=2", "/1/page_url", json!("/1"));
     check("/v1/pages/%2F2/windows", "/windows/0/window_end", json!(10));
     check("/v1/pages/%2F2/windows", "/windows/1/window_end", json!(20));
-    check("/v1/status", "/phase", json!("running"));
+    check("/v1/cluster", "/phase", json!("running"));
     let rows = |path: &str| get(served.address(), path).json().as_array().map(Vec::len);
     assert_eq!(rows("/v1/pages"), Some(100));
     assert_eq!(rows("/v1/pages?limit=1000"), Some(1_000));
@@ -174,7 +175,7 @@ fn dashboard_and_headers() {
     check("/dashboard.js", "text/javascript; charset=utf-8");
     check("/favicon.svg", "image/svg+xml");
     check("/metrics", "text/plain; version=0.0.4; charset=utf-8");
-    check("/v1/status", "application/json");
+    check("/v1/cluster", "application/json");
 
     // What the policy would stop, or what would let a page key in as markup.
     let html = include_str!("dashboard/index.html");
@@ -356,7 +357,7 @@ fn stream() {
     check(&change, "/table/changed", json!([]));
     check(&change, "/table/added", json!([]));
     check(&change, "/page", Value::Null);
-    served.status.add_late(7);
+    served.status.set_worker(&WorkerReport { late: 7, ..WorkerReport::default() });
     let late = (0..3).map(|_| events.next_named("cluster")["late"].clone()).last();
     assert_eq!(late, Some(json!(7)));
 
