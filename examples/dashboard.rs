@@ -8,7 +8,8 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clicktide::http::{
-    ClosedWindow, HealthLimits, JobSite, PartitionStatus, Phase, ProcessIdentity, Site, Status, View, ViewLimits, serve,
+    Access, ClosedWindow, HealthLimits, JobSite, PartitionStatus, Phase, ProcessIdentity, Site, Status, View,
+    ViewLimits, serve,
 };
 use clicktide_dataflows::event::PageAnalytics;
 
@@ -33,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         savepoints: None,
         limits: HealthLimits { slide: Duration::from_millis(SLIDE_MS as u64), ..HealthLimits::default() },
         metrics,
+        access: Access::default(),
     };
     let server = serve(listener, Site::Job(site))?;
     println!("http://{}/", server.address());

@@ -17,12 +17,10 @@ use futures_util::stream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
-use super::problem::Problem;
+use super::limits::STREAMS_MAX;
+use super::problem::{Problem, TooManyStreams};
 use super::server::stopped;
 use super::view::{KeptWindow, View};
-
-/// Most streams at a time; one more is answered with 503.
-pub const STREAMS_MAX: usize = 256;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -61,10 +59,24 @@ impl Streams {
     }
 }
 
+/// Closed windows and the job's state as they come, as server-sent events.
+///
+/// First comes `snapshot` with the latest window, the totals of the kept windows and the state of the job; then `window` for
+/// each closed window and `status` about once a second. Who reads too slowly loses windows: it gets `resync` with the number
+/// of windows `missed`, and a `snapshot` to go on from. The data of every event is JSON.
+#[utoipa::path(
+    get,
+    path = "/v1/stream",
+    tag = "windows",
+    responses(
+        (status = 200, description = "The events.", body = String, content_type = "text/event-stream"),
+        TooManyStreams
+    )
+)]
 pub(super) async fn stream(State(streams): State<Streams>) -> Response {
     let Some(subscription) = streams.subscribe() else {
-        let detail = format!("there are {STREAMS_MAX} streams already");
-        return Problem { status: StatusCode::SERVICE_UNAVAILABLE, detail }.into_response();
+        let detail = format!("there are {STREAMS_MAX} streams already: try again later");
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
     };
     let events = stream::unfold(subscription, |mut subscription| async {
         let event = subscription.next().await?;
