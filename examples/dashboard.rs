@@ -8,10 +8,12 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clicktide::http::{
-    Access, ClosedWindow, HealthLimits, JobSite, PartitionStatus, Phase, ProcessIdentity, Site, Status, View,
-    ViewLimits, serve,
+    Access, ClosedWindow, HealthLimits, JobSite, PartitionStatus, ProcessIdentity, Site, Status, View, ViewLimits,
+    serve,
 };
+use clicktide::report::{Phase, WorkerReport};
 use clicktide_dataflows::event::PageAnalytics;
+use clicktide_dataflows::time::Windows;
 
 const SLIDE_MS: i64 = 2_000;
 const SIZE_MS: i64 = 60_000;
@@ -25,14 +27,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let urls = page_urls(arguments.next().as_deref() == Some("hostile"));
 
     let metrics = clicktide::metrics::install()?;
-    let identity = ProcessIdentity { job: "clicktide-demo".into(), process: 0, processes: 1, workers: 2 };
+    let identity = ProcessIdentity {
+        job: "clicktide-demo".into(),
+        process: 0,
+        processes: 1,
+        workers: 2,
+        windows: Windows::new(SIZE_MS, SLIDE_MS, 0)?,
+        disorder_bound_ms: BOUND_MS,
+    };
     let status = Arc::new(Status::new(identity));
     let view = Arc::new(View::new(ViewLimits::default()));
     let site = JobSite {
         status: Arc::clone(&status),
         view: Some(Arc::clone(&view)),
         savepoints: None,
-        limits: HealthLimits { slide: Duration::from_millis(SLIDE_MS as u64), ..HealthLimits::default() },
+        limits: HealthLimits::default(),
         metrics,
         access: Access::default(),
     };
@@ -53,20 +62,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         status.set_watermark(watermark_ms);
         for partition in 0..3 {
             let idle = partition == 2;
-            status.set_partition(PartitionStatus {
+            let stands = PartitionStatus {
                 partition,
+                worker: partition as usize % 2,
                 position: 100_000 + step as i64 * 7,
                 high_watermark: 100_000 + step as i64 * 7 + if idle { 0 } else { 12 },
                 watermark_ms: Some(watermark_ms - if idle { 90_000 } else { i64::from(partition) * 40 }),
                 idle,
+            };
+            status.set_partition(stands, true);
+        }
+        for worker in 0..2 {
+            status.worker_stepped(worker);
+            let rejected = [("undecodable", step / 14), ("future_timestamp", step / 20)];
+            status.set_worker(&WorkerReport {
+                worker,
+                process: status.process_report(Some(40 << 20)),
+                events: step * 10,
+                late: step / 7,
+                rejected: rejected.map(|(reason, count)| (reason.to_owned(), count)).into(),
             });
         }
-        status.add_events(20);
-        if step % 7 == 0 {
-            status.add_late(1);
-            status.add_rejected(if step % 2 == 0 { "undecodable" } else { "future_timestamp" }, 1);
-        }
-        (0..2).for_each(|worker| status.worker_stepped(worker));
         sleep(Duration::from_millis(100));
     }
     Ok(())

@@ -26,6 +26,7 @@ pub mod pipeline;
 pub mod privacy;
 pub mod progress;
 pub mod recovery;
+pub mod report;
 pub mod source;
 pub mod validation;
 mod words;

@@ -4,21 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use clicktide_dataflows::time::{Tick, Windows};
+
 use crate::checkpoint::coordinator::Taken;
 use crate::committer::{CommitError, Epoch};
 use crate::exit::Exit;
-use crate::http::{ClosedWindow, PartitionStatus, Phase, Status, View};
+use crate::http::{CheckpointStatus, ClosedWindow, PartitionStatus, Status, View};
 use crate::metrics;
 use crate::pipeline::{JobError, ObserveJob};
+use crate::report::{ProcessReport, WorkerReport};
 use crate::source::{PartitionReport, SourceCounts};
-use crate::validation::Reason;
 
 /// Brings what happens in a job's process to its status and view. Ends the program when the job fails.
 pub struct Observer {
     status: Arc<Status>,
     /// In process 0 alone.
     view: Option<Arc<View>>,
-    window_size_ms: i64,
+    windows: Windows,
+    /// What earlier runs have committed.
+    resumed: Option<Tick>,
     watermarks_ms: Mutex<BTreeMap<i32, i64>>,
     /// Sees each epoch before it goes into the view.
     tell: Option<Tell>,
@@ -28,9 +32,12 @@ pub struct Observer {
 type Tell = Box<dyn Fn(&Epoch) + Send + Sync>;
 
 impl Observer {
-    /// An observer of a job with windows of this size.
-    pub fn new(status: Arc<Status>, view: Option<Arc<View>>, window_size_ms: i64) -> Self {
-        Observer { status, view, window_size_ms, watermarks_ms: Mutex::default(), tell: None }
+    /// An observer of a job that computes `windows`, and of which earlier runs have committed those up to `resumed`.
+    pub fn new(status: Arc<Status>, view: Option<Arc<View>>, windows: Windows, resumed: Option<Tick>) -> Self {
+        if let Some(resumed) = resumed {
+            status.set_committed(resumed.0);
+        }
+        Observer { status, view, windows, resumed, watermarks_ms: Mutex::default(), tell: None }
     }
 
     /// Has `tell` see each committed epoch too.
@@ -43,17 +50,24 @@ impl Observer {
 impl ObserveJob for Observer {
     fn stepped(&self, worker: usize, counts: &SourceCounts) {
         self.status.worker_stepped(worker);
-        self.status.add_events(counts.records);
-        ::metrics::counter!(metrics::EVENT_BYTES).increment(counts.bytes);
-        self.status.add_late(counts.late);
-        for reason in Reason::all() {
-            if let Some(count) = counts.rejected.get(reason.label()) {
-                self.status.add_rejected(reason.label(), *count);
-            }
+        let SourceCounts { records, bytes, late, rejected } = counts;
+        ::metrics::counter!(metrics::EVENTS).increment(*records);
+        ::metrics::counter!(metrics::EVENT_BYTES).increment(*bytes);
+        ::metrics::counter!(metrics::LATE_EVENTS).increment(*late);
+        for (reason, count) in rejected {
+            ::metrics::counter!(metrics::REJECTED_EVENTS, "reason" => reason.clone()).increment(*count);
         }
     }
 
-    fn partition(&self, report: &PartitionReport, own: bool) {
+    fn process(&self) -> ProcessReport {
+        self.status.process_report(metrics::resident_memory_bytes())
+    }
+
+    fn worker(&self, report: &WorkerReport) {
+        self.status.set_worker(report);
+    }
+
+    fn partition(&self, report: &PartitionReport, worker: usize, own: bool) {
         let PartitionReport { partition, watermark_ms, idle, position, high_watermark } = *report;
         if let Some(watermark_ms) = watermark_ms {
             let mut watermarks = self.watermarks_ms.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,10 +76,19 @@ impl ObserveJob for Observer {
                 self.status.set_watermark(*least_ms);
             }
         }
-        // Process 0 shows the whole cluster, the others what they read themselves.
-        if own || self.view.is_some() {
-            let high_watermark = high_watermark.unwrap_or(position);
-            self.status.set_partition(PartitionStatus { partition, position, high_watermark, watermark_ms, idle });
+        let high_watermark = high_watermark.unwrap_or(position);
+        let status = PartitionStatus { partition, worker, position, high_watermark, watermark_ms, idle };
+        self.status.set_partition(status, own);
+    }
+
+    fn reached(&self, first: Tick) {
+        if first == Tick::MIN {
+            return;
+        }
+        let through = self.windows.previous(first);
+        if Some(through) >= self.resumed {
+            self.status.replayed();
+            self.status.set_committed(through.0);
         }
     }
 
@@ -83,6 +106,10 @@ impl ObserveJob for Observer {
             }
             Err(reason) => tracing::warn!(reason, "no checkpoint: it is tried again after checkpoints.interval"),
         }
+        self.status.set_checkpoint(outcome.clone().map(|taken| {
+            let Taken { name, through_ms, events, bytes_written, bytes, took_ms } = taken;
+            CheckpointStatus { name, through_ms, took_ms, events, bytes, bytes_written }
+        }));
     }
 
     fn committed(&self, epoch: Epoch) {
@@ -90,7 +117,7 @@ impl ObserveJob for Observer {
             tell(&epoch);
         }
         let now = Instant::now();
-        self.status.set_phase(Phase::Running);
+        self.status.add_dead_letters(epoch.dead_letters.len() as u64);
         ::metrics::counter!(metrics::TICKS).increment(epoch.windows.len() as u64);
         for window in epoch.windows {
             let close_to_commit = now.duration_since(window.closed);
@@ -99,15 +126,12 @@ impl ObserveJob for Observer {
             self.status.add_results(window.results.len() as u64);
             if let Some(view) = &self.view {
                 view.publish(ClosedWindow {
-                    window_start: window.end.0 - self.window_size_ms,
+                    window_start: window.end.0 - self.windows.size_ms(),
                     window_end: window.end.0,
                     close_to_commit_ms: u64::try_from(close_to_commit.as_millis()).ok(),
                     pages: window.results,
                 });
             }
-        }
-        if let Some(through) = epoch.through {
-            self.status.set_committed(through.0);
         }
     }
 

@@ -35,6 +35,7 @@ use crate::checkpoint::worker::{Checkpoints, News, WorkerCheckpoints};
 use crate::cluster::Allocators;
 use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, StartCommitter, commit, committing_thread};
 use crate::progress::{JobStart, PartitionCut};
+use crate::report::{ProcessReport, WorkerReport};
 use crate::source::{
     PartitionReport, SourceCounts, SourceError, SourcePartition, SourceSettings, SourceShared, SourceStreams, source,
 };
@@ -77,9 +78,21 @@ pub trait ObserveJob: Send + Sync {
     fn stepped(&self, worker: usize, counts: &SourceCounts) {
         let _ = (worker, counts);
     }
-    /// What is known of a partition, of any process.
-    fn partition(&self, report: &PartitionReport, own: bool) {
-        let _ = (report, own);
+    /// What this process says of itself to the others.
+    fn process(&self) -> ProcessReport {
+        ProcessReport::default()
+    }
+    /// What a worker of any process says of itself, about once a second.
+    fn worker(&self, report: &WorkerReport) {
+        let _ = report;
+    }
+    /// What is known of a partition, of any process, and which worker reads it: a worker of this process, if `own`.
+    fn partition(&self, report: &PartitionReport, worker: usize, own: bool) {
+        let _ = (report, worker, own);
+    }
+    /// Every window that ends before `first` is final, or was computed again after a restart. Seen in every process.
+    fn reached(&self, first: Tick) {
+        let _ = first;
     }
     /// A checkpoint or savepoint has been taken, or why not. Seen in worker 0.
     fn checkpoint(&self, outcome: &Result<Taken, String>) {
@@ -199,7 +212,7 @@ impl Pace for Unpaced {
 /// # Errors
 /// When the threads can't be started, or a worker thread panicked.
 pub fn run(allocators: Allocators, job: Arc<Job>) -> Result<Ended, JobError> {
-    let Allocators { builders, guard } = allocators;
+    let Allocators { builders, guard, .. } = allocators;
     let config = timely::WorkerConfig::default();
     let guards = timely::execute::execute_from(builders, guard, config, move |worker| run_worker(worker, &job))
         .map_err(JobError::Worker)?;
@@ -216,8 +229,10 @@ pub fn run(allocators: Allocators, job: Arc<Job>) -> Result<Ended, JobError> {
 /// What workers tell each other beside the dataflow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Gossip {
-    /// How a partition of mine stands.
-    Partition(PartitionReport),
+    /// How a partition stands that this worker reads.
+    Partition(usize, PartitionReport),
+    /// What I have done so far.
+    Worker(WorkerReport),
     /// A checkpoint is being taken.
     Checkpoint(News),
     /// Let us stop.
@@ -232,6 +247,8 @@ const PARK_MAX: Duration = Duration::from_millis(20);
 const ACTIVATE_EVERY_MS: i64 = 20;
 /// How often a worker reports what has not changed the course of things.
 const REPORT_EVERY_MS: i64 = 250;
+/// How often it tells the others of itself.
+const TELL_EVERY_MS: i64 = 1_000;
 
 fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
     let ended = take_turns(worker, job);
@@ -280,6 +297,7 @@ struct WorkerLoop {
     heard: Rc<RefCell<Vec<Gossip>>>,
     told: std::collections::BTreeMap<i32, PartitionReport>,
     told_ms: i64,
+    told_of_self_ms: Option<i64>,
     reported: SourceCounts,
     stop_told: bool,
     stopping: bool,
@@ -370,6 +388,7 @@ impl WorkerLoop {
             heard,
             told: Default::default(),
             told_ms: began_ms,
+            told_of_self_ms: None,
             reported: SourceCounts::default(),
             stop_told: false,
             stopping: false,
@@ -398,6 +417,9 @@ impl WorkerLoop {
             source.more
         };
         let committed = self.committed.with_frontier(|frontier| frontier.first().copied());
+        if let Some(first) = committed.filter(|_| committed != self.last_committed) {
+            job.observer.reached(first);
+        }
         if more || committed != self.last_committed || now_ms - self.source_activated_ms >= ACTIVATE_EVERY_MS {
             self.last_committed = committed;
             self.source_activated_ms = now_ms;
@@ -438,11 +460,12 @@ impl WorkerLoop {
         let mut stopped = false;
         for said in self.heard.take() {
             match said {
-                Gossip::Partition(report) => {
+                Gossip::Partition(worker, report) => {
                     let PartitionReport { partition, watermark_ms, idle, .. } = report;
                     self.source.borrow_mut().watermarks.update(partition, watermark_ms, idle);
-                    job.observer.partition(&report, self.told.contains_key(&partition));
+                    job.observer.partition(&report, worker, self.told.contains_key(&partition));
                 }
+                Gossip::Worker(report) => job.observer.worker(&report),
                 Gossip::Checkpoint(news) => {
                     if let Some(checkpoints) = &mut self.checkpoints {
                         checkpoints.heard(news, (job.now_ms)(), &|outcome| job.observer.checkpoint(outcome));
@@ -492,7 +515,7 @@ impl WorkerLoop {
             let news = told.is_none_or(|told| told.idle != report.idle || tick(told) != tick(&report));
             if (news || (due && told != Some(&report))) && !last {
                 self.told.insert(report.partition, report);
-                self.tell(Gossip::Partition(report));
+                self.tell(Gossip::Partition(worker.index(), report));
             }
         }
         if due {
@@ -500,6 +523,13 @@ impl WorkerLoop {
             let counts = self.source.borrow().counts.clone();
             job.observer.stepped(worker.index() % job.workers, &counts.since(&self.reported));
             self.reported = counts;
+        }
+        if !last && self.told_of_self_ms.is_none_or(|told_ms| self.told_ms - told_ms >= TELL_EVERY_MS) {
+            self.told_of_self_ms = Some(self.told_ms);
+            let SourceCounts { records, late, rejected, .. } = self.reported.clone();
+            let process = job.observer.process();
+            let report = WorkerReport { worker: worker.index(), process, events: records, late, rejected };
+            self.tell(Gossip::Worker(report));
         }
     }
 }

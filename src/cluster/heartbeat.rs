@@ -6,8 +6,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const BEAT: u8 = b'.';
@@ -20,9 +20,29 @@ const LAST_CHANCE: Duration = Duration::from_millis(100);
 /// Told when another process is lost, and why.
 pub(super) type Lost = Arc<dyn Fn(String) + Send + Sync>;
 
+/// When another process was heard last.
+type Heard = Arc<Mutex<Instant>>;
+
+/// When each of the other processes was heard last.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeats(Vec<(usize, Heard)>);
+
+impl Heartbeats {
+    /// Every other process, and how long ago it was heard. Without another process there is none.
+    pub fn ages(&self) -> impl Iterator<Item = (usize, Duration)> {
+        self.0.iter().map(|(process, heard)| (*process, lock(heard).elapsed()))
+    }
+}
+
+fn lock(heard: &Heard) -> std::sync::MutexGuard<'_, Instant> {
+    // What is behind this lock is right whatever happened to another holder.
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// This process's beats to another one. They end with it.
 pub(super) struct Pulse {
     peer: usize,
+    heard: Heard,
     socket: TcpStream,
     timeout: Duration,
     /// Nothing is ever sent: the thread ends when it is dropped.
@@ -44,14 +64,16 @@ impl Pulse {
             }
         };
         std::thread::Builder::new().name(format!("beat-{peer}")).spawn(beat)?;
-        Ok(Pulse { peer, socket, timeout, _beating: beating })
+        Ok(Pulse { peer, heard: Arc::new(Mutex::new(Instant::now())), socket, timeout, _beating: beating })
     }
 
     /// Listens for the other process from now on, until it says goodbye or is lost.
     pub fn listen(&self, lost: Lost) -> io::Result<()> {
         let (from, peer, timeout) = (self.socket.try_clone()?, self.peer, self.timeout);
+        let heard = Arc::clone(&self.heard);
+        *lock(&heard) = Instant::now();
         let listen = move || {
-            if let Err(why) = listen(from, peer, timeout) {
+            if let Err(why) = listen(from, peer, timeout, &heard) {
                 lost(why);
             }
         };
@@ -65,18 +87,22 @@ impl Pulse {
     }
 }
 
+/// The heartbeats that are listened for.
+pub(super) fn heartbeats(pulses: &[Pulse]) -> Heartbeats {
+    Heartbeats(pulses.iter().map(|pulse| (pulse.peer, Arc::clone(&pulse.heard))).collect())
+}
+
 /// Listens until the other end says goodbye. Otherwise, why it is lost.
-fn listen(mut from: TcpStream, peer: usize, timeout: Duration) -> Result<(), String> {
+fn listen(mut from: TcpStream, peer: usize, timeout: Duration, heard: &Heard) -> Result<(), String> {
     let mut beats = [0; 64];
-    let mut heard = Instant::now();
     loop {
-        let left = timeout.saturating_sub(heard.elapsed());
+        let left = timeout.saturating_sub(lock(heard).elapsed());
         let patience = left.max(LAST_CHANCE);
         let read = from.set_read_timeout(Some(patience)).and_then(|()| from.read(&mut beats));
         match read {
             Ok(0) => return Err(format!("the connection to process {peer} is closed")),
             Ok(count) if beats[..count].contains(&GOODBYE) => return Ok(()),
-            Ok(_) => heard = Instant::now(),
+            Ok(_) => *lock(heard) = Instant::now(),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 if left.is_zero() {
@@ -141,10 +167,14 @@ mod tests {
     #[test]
     fn two_that_beat_hear_each_other() {
         let (one, other) = connection();
-        let (_one, told) = listening(1, one, 5_000);
+        let (one, told) = listening(1, one, 5_000);
+        let pulses = [one];
         let (_other, told_too) = listening(0, other, 5_000);
+        let ages = heartbeats(&pulses);
         // Longer than the timeout.
         assert_eq!(told.recv_timeout(Duration::from_secs(6)), Err(RecvTimeoutError::Timeout));
         assert_eq!(told_too.try_recv(), Err(mpsc::TryRecvError::Empty));
+        let ages: Vec<_> = ages.ages().collect();
+        assert!(matches!(ages[..], [(1, age)] if age < Duration::from_secs(5)), "{ages:?}");
     }
 }

@@ -26,7 +26,8 @@ use crate::exit::{Exit, end_without_peer};
 use crate::progress::JobStart;
 
 use greeting::{Greeting, Host, Met, shown};
-use heartbeat::{Farewell, Pulse};
+pub use heartbeat::Heartbeats;
+use heartbeat::{Farewell, Pulse, heartbeats};
 use proof::Purpose;
 
 /// One process's place among the processes of a job: timely's own flags.
@@ -187,6 +188,8 @@ pub struct Allocators {
     pub builders: Vec<AllocatorBuilder>,
     /// Keeps the network threads.
     pub guard: Box<dyn Any + Send>,
+    /// When the other processes were heard last.
+    pub heartbeats: Heartbeats,
 }
 
 /// Brings the processes together.
@@ -206,7 +209,7 @@ pub fn assemble<E: From<ClusterError>>(
     let typed = || ProcessBuilder::new_typed_vector(cluster.workers, Hooks::default().refill, None);
     if cluster.processes == 1 {
         let builders = typed().into_iter().map(AllocatorBuilder::Process).collect();
-        return Ok((Allocators { builders, guard: Box::new(()) }, start()?));
+        return Ok((Allocators { builders, guard: Box::new(()), heartbeats: Heartbeats::default() }, start()?));
     }
     cluster.check_secret(&addresses)?;
 
@@ -250,8 +253,9 @@ pub fn assemble<E: From<ClusterError>>(
     let (builders, timely) = initialize_networking_from_sockets(typed(), sockets, process, workers, Hooks::default())
         .map_err(ClusterError::Io)?;
     let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+    let heartbeats = heartbeats(&pulses);
     // Dropped in this order: when timely's connections are closed, the job has ended in all processes.
-    Ok((Allocators { builders, guard: Box::new((timely, Farewell(pulses))) }, job_start))
+    Ok((Allocators { builders, guard: Box::new((timely, Farewell(pulses))), heartbeats }, job_start))
 }
 
 /// More than so many connections at once are left waiting until some of these have been heard.

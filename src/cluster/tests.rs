@@ -62,7 +62,7 @@ fn three_processes_come_together_in_any_order() {
                 assert_eq!(met.generation, start.generation);
                 assert_eq!(met.input, start.input);
                 // A job of nothing, which ends everywhere.
-                let Allocators { builders, guard } = allocators;
+                let Allocators { builders, guard, .. } = allocators;
                 let config = timely::WorkerConfig::default();
                 let workers = timely::execute::execute_from(builders, guard, config, |worker| worker.peers()).unwrap();
                 assert!(workers.join().into_iter().all(|peers| peers == Ok(3)));

@@ -11,12 +11,12 @@ use crate::commands::signals::stop_on_signal;
 use crate::committer::Epoch;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::http::Phase;
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, StartError, StartSettings, start_job};
 use crate::observe::Observer;
 use crate::pipeline::{self, Job, ObserveJob, Unpaced};
+use crate::report::Phase;
 
 /// How long the demo lasts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,12 +69,13 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
         .map_err(|e: StartError| kafka(e.to_string()))?;
     let (allocators, start) = assemble::<ClusterError>(&Cluster::single(workers), "demo", || Ok(start))
         .map_err(|e| Failure::new(e.exit(), e))?;
+    site.begin(start.generation, start.input.len(), &allocators.heartbeats);
     site.status.set_phase(Phase::Running);
     running.store(true, Ordering::Relaxed);
 
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka, topics.events, Arc::clone(&now_ms)).map_err(kafka)?;
-    let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms())
+    let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows(), None)
         .telling(move |epoch| tell(epoch, began));
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
     let job = Job {

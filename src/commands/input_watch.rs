@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::commands::signals::stop_in_good_order;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::http::Status;
 use crate::kafka::watch::{Sight, TopicWatch, Vigil};
 
 /// Watches Kafka and the events topic for one process of a job: without Kafka the program ends, and for more partitions
@@ -18,7 +19,7 @@ pub struct InputWatch {
 }
 
 impl InputWatch {
-    /// Begins to watch a job that reads so many partitions. A bounded run ends where its input ended when it began, and does
+    /// Begins to watch a job that reads so many partitions; `status` is told whether Kafka answers. A bounded run ends where its input ended when it began, and does
     /// not care for more. For growth `stop` is set.
     ///
     /// # Errors
@@ -28,6 +29,7 @@ impl InputWatch {
         partitions: usize,
         until_end: bool,
         stop: &Arc<AtomicBool>,
+        status: Arc<Status>,
     ) -> Result<InputWatch, Failure> {
         let vigil = Vigil {
             lost_after: config.kafka.lost_after.duration(),
@@ -37,7 +39,10 @@ impl InputWatch {
         let grown = Arc::new(AtomicBool::new(false));
         let (has_grown, stop) = (Arc::clone(&grown), Arc::clone(stop));
         let process = tracing::Span::current();
+        status.set_kafka_silence(None);
         let see = move |sight| match sight {
+            Sight::Silent(why) => status.set_kafka_silence(Some(why)),
+            Sight::Answers => status.set_kafka_silence(None),
             Sight::Lost(why) => Exit::Kafka.now(why),
             // Already stopping, for another reason.
             Sight::Grown(_) if stop.load(Ordering::Relaxed) => {}

@@ -10,18 +10,19 @@ use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::worker::Checkpoints;
 use crate::checkpoint::writer::{Writer, WriterSettings};
-use crate::cluster::{Cluster, ClusterError, assemble};
+use crate::cluster::{Cluster, ClusterError, Heartbeats, assemble};
 use crate::commands::input_watch::InputWatch;
 use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
 use crate::committer::{CommitEpoch, CommitError};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::http::{self, HealthLimits, JobSite, Phase, ProcessIdentity, Server, Site, Status, View};
+use crate::http::{self, JobSite, ProcessIdentity, Server, Site, Status, View};
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job};
 use crate::observe::Observer;
 use crate::pipeline::{self, Ended, Job, ObserveJob, Unpaced};
 use crate::progress::JobStart;
+use crate::report::Phase;
 use crate::{logging, metrics};
 
 /// How a job is run, beside its configuration.
@@ -106,6 +107,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         partitions = start.input.len(),
         "the processes are together"
     );
+    site.begin(start.generation, start.input.len(), &allocators.heartbeats);
     if let Some((store, probe)) = store.as_deref().zip(start.probe.as_ref()) {
         or_end(find_probe(store, probe).map_err(checkpoints));
     }
@@ -130,9 +132,10 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let partitions = KafkaPartitions::new(settings.kafka.clone(), settings.topics.events.clone(), Arc::clone(&now_ms))
         .map_err(|reason| Failure::new(Exit::Kafka, reason));
     let partitions = or_end(partitions);
-    let input = or_end(InputWatch::start(config, start.input.len(), run.until_end, &stop));
+    let input = or_end(InputWatch::start(config, start.input.len(), run.until_end, &stop, Arc::clone(&site.status)));
     let status = Arc::clone(&site.status);
-    let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows().size_ms());
+    let observer =
+        Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows(), start.committed_through);
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
     let checkpoints =
         store.map(|store| start_writer(config, &settings, &cluster, &start, site.savepoints.clone(), store));
@@ -259,10 +262,28 @@ impl JobSiteParts {
     /// When they are installed already.
     pub fn new(config: &Config, processes: usize, process: usize, workers: usize) -> Result<Self, Failure> {
         let metrics = metrics::install().map_err(|e| Failure::new(Exit::Failure, e))?;
-        let identity = ProcessIdentity { job: config.job.name.clone(), process, processes, workers };
+        let identity = ProcessIdentity {
+            job: config.job.name.clone(),
+            process,
+            processes,
+            workers,
+            windows: config.windows(),
+            disorder_bound_ms: config.windows.disorder_bound.0,
+        };
+        let status = Arc::new(Status::new(identity));
+        if config.checkpoints.store.is_some() {
+            status.set_checkpoint_interval(config.checkpoints.interval.0);
+        }
         let view = (process == 0).then(|| Arc::new(View::new(config.view_limits())));
         let savepoints = SavepointRequests::default();
-        Ok(JobSiteParts { status: Arc::new(Status::new(identity)), view, savepoints, metrics })
+        Ok(JobSiteParts { status, view, savepoints, metrics })
+    }
+
+    /// Says that the processes are together: which run this is, over how many partitions, and who hears whom.
+    pub fn begin(&self, generation: i64, partitions: usize, heartbeats: &Heartbeats) {
+        self.status.set_run(generation, partitions);
+        let heartbeats = heartbeats.clone();
+        self.status.set_heard_from(move || heartbeats.ages().collect());
     }
 
     /// Serves, unless the configuration says `off`.
@@ -273,15 +294,11 @@ impl JobSiteParts {
         let Some(address) = config.http.listen else { return Ok(None) };
         let failure = |e| Failure::new(Exit::Configuration, format!("http.listen = {address}: {e}"));
         let listener = TcpListener::bind(address).map_err(failure)?;
-        let limits = HealthLimits {
-            slide: std::time::Duration::from_millis(config.windows().slide_ms().unsigned_abs()),
-            ..HealthLimits::default()
-        };
         let site = JobSite {
             status: Arc::clone(&self.status),
             view: self.view.clone(),
             savepoints: config.checkpoints.store.is_some().then(|| self.savepoints.clone()),
-            limits,
+            limits: config.health_limits(),
             metrics: self.metrics.clone(),
             access: config.access(),
         };

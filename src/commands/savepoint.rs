@@ -64,9 +64,8 @@ fn post(address: &str, path: &str, token: Option<&Secret>, body: String) -> Resu
         let stream = TcpStream::connect(address).await.map_err(|e| format!("{e}; is process 0 running there?"))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
         tokio::spawn(connection);
-        let mut request = Request::post(path)
-            .header(header::HOST, address)
-            .header(header::CONTENT_TYPE, "application/json");
+        let mut request =
+            Request::post(path).header(header::HOST, address).header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
         }

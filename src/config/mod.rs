@@ -25,14 +25,14 @@ pub use load::{ConfigError, Environment, Override};
 pub use meaning::Meaning;
 pub use secret::Secret;
 pub use sections::{
-    Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Flow, Http, Job, Kafka, Logging, Privacy, Topics,
+    Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Flow, Health, Http, Job, Kafka, Logging, Privacy, Topics,
     Validation, WindowSettings,
 };
 
 use crate::avro::Decoder;
 use crate::checkpoint::store::{Store, StoreError, open_store};
 use crate::generator;
-use crate::http::{Access, ViewLimits};
+use crate::http::{Access, HealthLimits, ViewLimits};
 use crate::ingest::{Format, Ingest};
 use crate::kafka::committer::JobTopics;
 use crate::privacy::HashKey;
@@ -68,6 +68,8 @@ pub struct Config {
     pub checkpoints: Checkpoints,
     /// Health, metrics, the API and the dashboard.
     pub http: Http,
+    /// What still counts as well.
+    pub health: Health,
     /// Log lines.
     pub logging: Logging,
     /// The generator.
@@ -159,6 +161,17 @@ impl Config {
     /// Who may see what is served over HTTP.
     pub fn access(&self) -> Access {
         Access { token: self.http.token.clone(), cors_origins: self.http.cors_origins.clone() }
+    }
+
+    /// What still counts as well. The processes of a cluster hear each other as long as `cluster.heartbeat_timeout` says.
+    pub fn health_limits(&self) -> HealthLimits {
+        let Health { step_age_max, lag_records_max, commit_age_max } = self.health;
+        HealthLimits {
+            step_age_max: step_age_max.duration(),
+            heartbeat_age_max: self.cluster.heartbeat_timeout.duration(),
+            lag_records_max,
+            commit_age_max: commit_age_max.duration(),
+        }
     }
 
     /// The part of the configuration that gives results their meaning.

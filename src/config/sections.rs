@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
 use crate::checkpoint::store::StoreLocation;
-use crate::http::ViewLimits;
+use crate::http::{HealthLimits, ViewLimits};
 use crate::kafka::properties::Properties;
 use crate::logging::LogFormat;
 use crate::millis::{Millis, or_off};
@@ -205,6 +206,18 @@ pub struct Http {
     pub cors_origins: Vec<String>,
 }
 
+/// `[health]`: what still counts as well, for `/healthz` and `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// How long a worker may take over one step; `/healthz` fails beyond it.
+    pub step_age_max: Millis,
+    /// How many records may be unread in all partitions together; `/readyz` fails beyond it.
+    pub lag_records_max: i64,
+    /// How long a closed window may wait for its commit; `/readyz` fails beyond it.
+    pub commit_age_max: Millis,
+}
+
 /// `[logging]`: log lines on standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -324,6 +337,14 @@ impl Default for Http {
             token_file: None,
             cors_origins: Vec::new(),
         }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let HealthLimits { step_age_max, lag_records_max, commit_age_max, .. } = HealthLimits::default();
+        let millis = |duration: Duration| Millis(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+        Health { step_age_max: millis(step_age_max), lag_records_max, commit_age_max: millis(commit_age_max) }
     }
 }
 

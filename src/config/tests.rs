@@ -102,7 +102,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file("[job]\nname = ", "FILE:2: not TOML: a value is missing, or its quotes are");
     file(
         "[jobs]\n",
-        "jobs (file FILE): there is no such key; known here: job, kafka, topics, windows, validation, privacy, dead_letters, cluster, flow, checkpoints, http, logging, generator",
+        "jobs (file FILE): there is no such key; known here: job, kafka, topics, windows, validation, privacy, dead_letters, cluster, flow, checkpoints, http, health, logging, generator",
     );
     file("[job]\nnames = 1", "job.names (file FILE): there is no such key; known here: name");
     file("job = 1", "job = 1 (file FILE): must be a table of keys");
@@ -213,6 +213,8 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "http.cors_origins = \"b.example\" (file FILE): must be a list of origins as browsers send them: scheme://host or scheme://host:port, in lower case, such as \"https://intranet.example\"",
     );
     file("http.cors_origins = 7", "http.cors_origins = 7 (file FILE): must be a list of texts");
+    file("health.step_age_max = \"0s\"", "health.step_age_max = 0s (file FILE): must be between 1s and 34 years");
+    file("health.lag_records_max = -1", "health.lag_records_max = -1 (file FILE): must be between 0 and 1000000000000");
     file("http.history_windows = 0", "http.history_windows = 0 (file FILE): must be between 1 and 1000000");
     file(
         "logging.format = \"xml\"",

@@ -5,7 +5,7 @@ use std::fmt;
 
 use clicktide_dataflows::time::Windows;
 
-use super::{Checkpoints, Cluster, Config, Flow, Http, Kafka, Topics, Validation, WindowSettings};
+use super::{Checkpoints, Cluster, Config, Flow, Health, Http, Kafka, Topics, Validation, WindowSettings};
 use crate::checkpoint::store::StoreLocation;
 use crate::logging;
 use crate::millis::Millis;
@@ -43,6 +43,7 @@ pub(super) fn validate(config: &Config) -> Verdict {
     config.flow.validate()?;
     config.checkpoints.validate()?;
     config.http.validate()?;
+    config.health.validate()?;
     if let Err(error) = logging::check_filter(&config.logging.filter) {
         let value = format!("{:?}", config.logging.filter);
         return refuse("logging.filter", value, format!("such as \"info\" or \"info,clicktide::http=debug\": {error}"));
@@ -239,6 +240,14 @@ fn is_origin(origin: &str) -> bool {
         _ => return false,
     };
     authority.bytes().all(plain) && is_address(authority) && !authority.ends_with(default_port)
+}
+
+impl Health {
+    fn validate(&self) -> Verdict {
+        millis("health.step_age_max", self.step_age_max, Millis(1_000), LONGEST)?;
+        number("health.lag_records_max", self.lag_records_max, 0, 1_000_000_000_000)?;
+        millis("health.commit_age_max", self.commit_age_max, Millis(1_000), LONGEST)
+    }
 }
 
 fn refuse(key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> Verdict {

@@ -6,28 +6,29 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::status::{Phase, Status};
+use super::status::Status;
+use crate::report::Phase;
 
 /// What still counts as well.
 #[derive(Clone, Copy, Debug)]
 pub struct HealthLimits {
     /// How long a worker may take over one step before the process no longer counts as alive.
     pub step_age_max: Duration,
-    /// How many unread records, in all its partitions together, a process that is ready may have.
+    /// How long another process may give no sign of life.
+    pub heartbeat_age_max: Duration,
+    /// How many unread records, in all partitions together, a job that is ready may have.
     pub lag_records_max: i64,
-    /// The slide of the job's windows.
-    pub slide: Duration,
     /// How long a closed window may wait for its commit.
     pub commit_age_max: Duration,
 }
 
 impl Default for HealthLimits {
-    /// 60 s for a step, 100,000 records, a slide of 10 s and 60 s for a commit.
+    /// 60 s for a step, 10 s for a sign of life, 100,000 records and 60 s for a commit.
     fn default() -> Self {
         HealthLimits {
             step_age_max: Duration::from_secs(60),
+            heartbeat_age_max: Duration::from_secs(10),
             lag_records_max: 100_000,
-            slide: Duration::from_secs(10),
             commit_age_max: Duration::from_secs(60),
         }
     }
@@ -73,14 +74,15 @@ impl Health {
     }
 }
 
-/// Whether the process is alive: its workers step.
+/// Whether the process is alive: its workers step, and the other processes give signs of life.
 pub fn liveness(status: &Status, limits: &HealthLimits) -> Health {
     liveness_at(status, limits, status.uptime_ms())
 }
 
-/// Whether the process does its work: it runs, keeps up, and (in process 0, which `commits`) commits what is closed.
-pub fn readiness(status: &Status, limits: &HealthLimits, commits: bool) -> Health {
-    readiness_at(status, limits, commits, status.uptime_ms())
+/// Whether the job does its work, as this process sees it: it is alive and runs, Kafka answers, every partition is read, the
+/// unread records are few, and what is closed is committed.
+pub fn readiness(status: &Status, limits: &HealthLimits) -> Health {
+    readiness_at(status, limits, status.uptime_ms())
 }
 
 fn liveness_at(status: &Status, limits: &HealthLimits, uptime_ms: u64) -> Health {
@@ -90,7 +92,7 @@ fn liveness_at(status: &Status, limits: &HealthLimits, uptime_ms: u64) -> Health
     let age_max_ms = millis(limits.step_age_max);
     let age_ms = |stepped_ms: Option<u64>| uptime_ms.saturating_sub(stepped_ms.unwrap_or(status.phase_began_ms()));
     let oldest = status.stepped_ms().map(age_ms).enumerate().max_by_key(|(_, age_ms)| *age_ms);
-    let health = Health::default();
+    let health = heartbeats(status, limits);
     match oldest {
         None => health.check("workers", true, "this process has no workers"),
         Some((worker, age_ms)) if age_ms > age_max_ms => {
@@ -105,7 +107,14 @@ fn liveness_at(status: &Status, limits: &HealthLimits, uptime_ms: u64) -> Health
     }
 }
 
-fn readiness_at(status: &Status, limits: &HealthLimits, commits: bool, uptime_ms: u64) -> Health {
+fn heartbeats(status: &Status, limits: &HealthLimits) -> Health {
+    let Some((process, age)) = status.heard().into_iter().max_by_key(|(_, age)| *age) else { return Health::default() };
+    let (age_ms, age_max) = (millis(age), limits.heartbeat_age_max);
+    let reason = format!("process {process} was heard {age_ms} ms ago, the limit is {} ms", millis(age_max));
+    Health::default().check("heartbeats", age <= age_max, reason)
+}
+
+fn readiness_at(status: &Status, limits: &HealthLimits, uptime_ms: u64) -> Health {
     let phase = status.phase();
     let running = match phase {
         Phase::Starting => "starting",
@@ -114,21 +123,30 @@ fn readiness_at(status: &Status, limits: &HealthLimits, commits: bool, uptime_ms
         Phase::Stopping => "stopping",
     };
     let mut health = liveness_at(status, limits, uptime_ms).check("running", phase == Phase::Running, running);
+    if let Some(silence) = status.kafka_silence() {
+        let (ok, reason) = match silence {
+            None => (true, "Kafka answers".to_owned()),
+            Some((reason, since_ms)) => {
+                (false, format!("Kafka has not answered for {} s: {reason}", uptime_ms.saturating_sub(since_ms) / 1000))
+            }
+        };
+        health = health.check("kafka", ok, reason);
+    }
     let partitions = status.partitions();
+    let expected = status.partitions_expected();
+    let reason = format!("{} of {expected} partitions are read", partitions.len());
+    health = health.check("assigned", partitions.len() >= expected, reason);
     let lag = partitions.iter().fold(0_i64, |sum, partition| sum.saturating_add(partition.lag_records()));
     let reason =
         format!("{lag} records unread in {} partitions, the limit is {}", partitions.len(), limits.lag_records_max);
     health = health.check("caught_up", lag <= limits.lag_records_max, reason);
-    if commits {
-        let (ok, reason) = committing(status, limits, uptime_ms);
-        health = health.check("committing", ok, reason);
-    }
-    health
+    let (ok, reason) = committing(status, limits, uptime_ms);
+    health.check("committing", ok, reason)
 }
 
 /// Windows close one per slide, so one waits when the watermark is a slide or more past the last commit.
 fn committing(status: &Status, limits: &HealthLimits, uptime_ms: u64) -> (bool, String) {
-    let slide_ms = millis(limits.slide);
+    let slide_ms = status.slide_ms().unsigned_abs();
     let age_max_ms = millis(limits.commit_age_max);
     match (status.committed(), status.watermark_ms()) {
         (Some((window_end_ms, committed_ms)), watermark_ms) => {
@@ -179,6 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn heard() {
+        let check = |age_s: u64, ok: bool| {
+            let status = status(0);
+            status.set_phase(Phase::Running);
+            status.set_heard_from(move || vec![(1, Duration::ZERO), (2, Duration::from_secs(age_s))]);
+            let health = liveness_at(&status, &HealthLimits::default(), 0);
+            assert_eq!(health.ok(), ok, "{health:?}");
+            assert!(health.checks[0].reason.starts_with("process 2 was heard"), "{health:?}");
+        };
+        check(10, true);
+        check(11, false);
+    }
+
+    #[test]
     fn ready() {
         let limits = HealthLimits { lag_records_max: 100, ..HealthLimits::default() };
         // Which checks fail at an uptime, given what was said at the start.
@@ -186,12 +218,13 @@ mod tests {
             let status = status(0);
             status.set_phase(Phase::Running);
             say(&status);
-            let health = readiness_at(&status, &limits, true, uptime_ms);
+            let health = readiness_at(&status, &limits, uptime_ms);
             let failed: Vec<&str> = health.checks.iter().filter(|check| !check.ok).map(|check| check.name).collect();
             assert_eq!(failed, failing, "{health:?}");
         };
         let partition = |partition, high_watermark| PartitionStatus {
             partition,
+            worker: 0,
             position: 0,
             high_watermark,
             watermark_ms: None,
@@ -201,11 +234,19 @@ mod tests {
         check(&|status| status.set_phase(Phase::Starting), 1_000, &["running"]);
         check(&|status| status.set_phase(Phase::Replaying), 1_000, &["running"]);
         check(&|status| status.set_phase(Phase::Stopping), 1_000, &["running"]);
-        check(&|status| status.set_partition(partition(0, 100)), 1_000, &[]);
+        check(&|status| status.set_partition(partition(0, 100), true), 1_000, &[]);
         let two = |status: &Status| {
-            [60, 60].into_iter().zip(0..).for_each(|(unread, n)| status.set_partition(partition(n, unread)))
+            [60, 60].into_iter().zip(0..).for_each(|(unread, n)| status.set_partition(partition(n, unread), true))
         };
         check(&two, 1_000, &["caught_up"]);
+        check(&|status| status.set_run(1, 1), 1_000, &["assigned"]);
+        let assigned = |status: &Status| {
+            status.set_run(1, 1);
+            status.set_partition(partition(0, 0), false);
+        };
+        check(&assigned, 1_000, &[]);
+        check(&|status| status.set_kafka_silence(Some("no broker".into())), 1_000, &["kafka"]);
+        check(&|status| status.set_kafka_silence(None), 1_000, &[]);
 
         // Nothing to commit; then something, with time for it; then too long.
         check(&|_| (), 10 * MINUTE_MS, &[]);
@@ -217,8 +258,8 @@ mod tests {
                 status.set_watermark(watermark_ms);
             }
         };
-        check(&committed(49_999), 10 * MINUTE_MS, &[]);
-        check(&committed(50_000), MINUTE_MS, &[]);
-        check(&committed(50_000), 2 * MINUTE_MS, &["committing"]);
+        check(&committed(40_009), 10 * MINUTE_MS, &[]);
+        check(&committed(40_010), MINUTE_MS, &[]);
+        check(&committed(40_010), 2 * MINUTE_MS, &["committing"]);
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! committer thread ──publish──▶ View ───┬─▶ /v1/windows…  /v1/pages…
 //!                                       └─▶ /v1/stream ─▶ / (the dashboard)
-//! workers, sources ──set, add─▶ Status ─┬─▶ /v1/status  /healthz  /readyz
+//! workers, sources ──set, add─▶ Status ─┬─▶ /v1/cluster  /healthz  /readyz
 //!                                       └─▶ metrics ─▶ /metrics
 //! ```
 //!
@@ -45,7 +45,7 @@ use utoipa_axum::routes;
 
 pub use health::{Health, HealthLimits};
 pub use server::{Server, serve};
-pub use status::{PartitionStatus, Phase, ProcessIdentity, Status};
+pub use status::{CheckpointStatus, PartitionStatus, ProcessIdentity, Status};
 pub use view::{ClosedWindow, View, ViewLimits};
 
 use crate::checkpoint::coordinator::SavepointRequests;
@@ -128,11 +128,10 @@ fn router(site: Site, live: Live) -> Router {
 /// The routes that are open to all, and those that need the token.
 fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
     let JobSite { status, view, savepoints, limits, metrics, access: _ } = job;
-    let commits = view.is_some();
     let (alive, ready) = (Arc::clone(&status), status);
     let open = health_routes(
         Arc::new(move || health::liveness(&alive, &limits)),
-        Arc::new(move || health::readiness(&ready, &limits, commits)),
+        Arc::new(move || health::readiness(&ready, &limits)),
     );
     let guarded = OpenApiRouter::default().routes(routes!(prometheus)).with_state(metrics);
     let Some(view) = view else { return (open, guarded) };
@@ -149,7 +148,7 @@ fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
         .merge(windows)
         .merge(OpenApiRouter::default().routes(routes!(savepoints::take)).with_state(savepoints))
         .merge(OpenApiRouter::default().routes(routes!(stream::stream)).with_state(streams))
-        .route("/v1/status", get(async move || json_text(status.borrow().to_string())));
+        .route("/v1/cluster", get(async move || json_text(status.borrow().to_string())));
     (open.merge(dashboard::routes()), guarded)
 }
 
@@ -223,7 +222,8 @@ async fn figures(State(health): State<HealthCheck>) -> Response {
     ))
 )]
 async fn prometheus(State(metrics): State<PrometheusHandle>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::metrics::page(&metrics))
+        .into_response()
 }
 
 /// Whether something is well, and why.

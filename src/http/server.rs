@@ -100,7 +100,6 @@ async fn every_second(status: Option<Arc<Status>>, changed: watch::Sender<Arc<st
         }
         if seconds % UPKEEP_SECONDS == 0 {
             metrics.run_upkeep();
-            crate::metrics::record_resident_memory();
         }
     }
 }

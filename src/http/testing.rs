@@ -5,11 +5,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use clicktide_dataflows::event::PageAnalytics;
+use clicktide_dataflows::time::Windows;
 
 use super::{ClosedWindow, ProcessIdentity, Status};
 
+/// The status of a job with windows of 50 ms every 10 ms, whose events may be 20 ms out of order.
 pub(super) fn status(workers: usize) -> Status {
-    Status::new(ProcessIdentity { job: "clicks".into(), process: 0, processes: 1, workers })
+    let windows = Windows::new(50, 10, 0).expect("windows");
+    let job = "clicks".into();
+    Status::new(ProcessIdentity { job, process: 0, processes: 1, workers, windows, disorder_bound_ms: 20 })
 }
 
 pub(super) fn page(page_url: &str, window_end: i64, view_count: i64) -> PageAnalytics {

@@ -11,6 +11,7 @@ use super::testing::{Answer, get, page, post, request, send, status, window};
 use super::*;
 use crate::checkpoint::coordinator::{Committed, Coordinator, CoordinatorSettings};
 use crate::progress::JobStart;
+use crate::report::{Phase, WorkerReport};
 
 /// A server on a free port, with what it shows.
 struct Served {
@@ -109,7 +110,7 @@ fn api() {
     check("/v1/pages/%2F2/windows?order=asc", "/windows/0/window_end", json!(10));
     check("/v1/pages/%2F2/windows?window_end_min=11", "/windows/0/window_end", json!(20));
     check("/v1/pages/%2F2/windows?window_end_min=21", "/windows", json!([]));
-    check("/v1/status", "/phase", json!("running"));
+    check("/v1/cluster", "/phase", json!("running"));
     let rows = |path: &str| get(served.address(), path).json()["pages"].as_array().map(Vec::len);
     assert_eq!(rows("/v1/pages"), Some(100));
     assert_eq!(rows("/v1/pages?limit=1000"), Some(1_000));
@@ -295,7 +296,7 @@ fn dashboard_and_headers() {
     check("/dashboard.js", "text/javascript; charset=utf-8");
     check("/favicon.svg", "image/svg+xml");
     check("/metrics", "text/plain; version=0.0.4; charset=utf-8");
-    check("/v1/status", "application/json");
+    check("/v1/cluster", "application/json");
 
     // What the policy would stop, or what would let a page key in as markup.
     let html = include_str!("dashboard/index.html");
@@ -467,7 +468,7 @@ fn stream() {
 
     served.view.publish(window(30, 1));
     assert_eq!(events.next_named("window")["window_end"], json!(30));
-    served.status.add_late(7);
+    served.status.set_worker(&WorkerReport { late: 7, ..WorkerReport::default() });
     let late = (0..3).map(|_| events.next_named("status")["late"].clone()).last();
     assert_eq!(late, Some(json!(7)));
 

@@ -32,7 +32,11 @@ pub struct Vigil {
 /// What is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight {
-    /// No broker answers any more: why.
+    /// No broker answers: why. It may be over soon.
+    Silent(String),
+    /// A broker answers, for the first time or again.
+    Answers,
+    /// No broker has answered for too long: why.
     Lost(String),
     /// The topic has so many partitions now.
     Grown(usize),
@@ -47,7 +51,7 @@ pub struct TopicWatch {
 }
 
 impl TopicWatch {
-    /// Begins to watch; `see` is told what is seen, each kind once.
+    /// Begins to watch; `see` is told what is seen: that it is lost or has grown once, the others whenever they begin.
     ///
     /// # Errors
     /// When the client can't be made from the settings.
@@ -70,8 +74,14 @@ impl TopicWatch {
                 while consumer.poll(Duration::ZERO).is_some() {}
                 let answer = partitions(&consumer, &topic);
                 match &answer {
-                    Err(error) if state.unanswered == 0 => tracing::warn!(topic, error, "Kafka does not answer"),
-                    Ok(_) if state.unanswered > 0 => tracing::info!(topic, "Kafka answers again"),
+                    Err(error) if state.unanswered == 0 => {
+                        tracing::warn!(topic, error, "Kafka does not answer");
+                        see(Sight::Silent(error.clone()));
+                    }
+                    Ok(_) if state.unanswered > 0 => {
+                        tracing::info!(topic, "Kafka answers again");
+                        see(Sight::Answers);
+                    }
                     _ => {}
                 }
                 match state.hear(answer, Instant::now()) {

@@ -144,10 +144,9 @@ function drawStatus() {
   const { status } = state;
   if (!status) return;
   const now = status.now_ms;
-  const cluster = status.processes > 1 ? `process ${status.process} of ${status.processes}` : "one process";
+  const processes = status.processes.length;
+  const cluster = processes > 1 ? `${processes} processes` : "one process";
   setText(byId("job"), status.job);
-  // The counters are those of the process that answers.
-  setText(byId("now"), status.processes > 1 ? `Now, on process ${status.process}` : "Now");
   document.title = `${status.job} · Clicktide`;
   byId("notice").hidden = !status.notice;
   setText(byId("notice"), status.notice ?? "");
@@ -179,7 +178,7 @@ function drawStatus() {
     });
   }
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const workers = status.workers === 1 ? "1 worker" : `${status.workers} workers`;
+  const workers = status.workers.length === 1 ? "1 worker" : `${status.workers.length} workers`;
   setText(byId("process"), `${cluster}, ${workers}, ${status.phase} · up ${span(now - status.started_at_ms)} · times in ${zone}`);
 }
 
