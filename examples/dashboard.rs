@@ -8,7 +8,8 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clicktide::http::{
-    ClosedWindow, HealthLimits, JobSite, PartitionStatus, ProcessIdentity, Site, Status, View, ViewLimits, serve,
+    Access, ClosedWindow, HealthLimits, JobSite, PartitionStatus, ProcessIdentity, Site, Status, View, ViewLimits,
+    serve,
 };
 use clicktide::report::{Phase, WorkerReport};
 use clicktide_dataflows::event::PageAnalytics;
@@ -42,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         savepoints: None,
         limits: HealthLimits::default(),
         metrics,
+        access: Access::default(),
     };
     let server = serve(listener, Site::Job(site))?;
     println!("http://{}/", server.address());

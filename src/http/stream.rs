@@ -20,8 +20,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
@@ -31,14 +30,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::feed::{Change, Feed, Feeds, Figures, RowsQuery, Snapshot};
-use super::pages::{LIMIT_MAX, PAGE_KEY_BYTES_MAX};
-use super::problem::Problem;
-use super::query::{Order, PageSelection};
+use super::limits::STREAMS_MAX;
+use super::problem::{BadRequest, Problem, TooManyStreams};
+use super::query::{Parameters, StreamQuery};
 use super::server::stopped;
-use super::view::{Edition, PageSort, View};
-
-/// Most streams at a time; one more is answered with 503.
-pub const STREAMS_MAX: usize = 256;
+use super::view::{Edition, View};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -68,9 +64,9 @@ impl Streams {
 
     fn subscribe(&self, query: StreamQuery) -> Option<Subscription> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        let StreamQuery { rows, page } = query;
+        let (selection, limit, page) = query.into_parts();
         let mut subscription = Subscription {
-            feed: self.feeds.feed(rows),
+            feed: self.feeds.feed(RowsQuery { selection, limit }),
             page,
             changes: self.view.changes(),
             cluster: self.cluster.clone(),
@@ -86,51 +82,30 @@ impl Streams {
     }
 }
 
-/// What a stream asks for.
-struct StreamQuery {
-    rows: RowsQuery,
-    /// The page that it wants to see in every window.
-    page: Option<Arc<str>>,
-}
-
-impl StreamQuery {
-    fn parse(pairs: Vec<(String, String)>) -> Result<StreamQuery, Problem> {
-        let rows = RowsQuery { selection: PageSelection::default(), limit: 100 };
-        let mut query = StreamQuery { rows, page: None };
-        for (name, value) in pairs {
-            match name.as_str() {
-                "sort" => {
-                    query.rows.selection.sort =
-                        PageSort::parse(&value).ok_or_else(|| Problem::bad_request("unknown sort"))?;
-                }
-                "order" => {
-                    query.rows.selection.order = match value.as_str() {
-                        "asc" => Order::Asc,
-                        "desc" => Order::Desc,
-                        _ => return Err(Problem::bad_request("order should be asc or desc")),
-                    };
-                }
-                "contains" => query.rows.selection.contains = value,
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                    query.rows.limit = limit.ok_or_else(|| Problem::bad_request("limit should be 1 to 1000"))?;
-                }
-                "page" if value.len() <= PAGE_KEY_BYTES_MAX => query.page = Some(value.into()),
-                _ => return Err(Problem::bad_request("unknown parameter")),
-            }
-        }
-        Ok(query)
-    }
-}
-
+/// Closed windows and the cluster as they come, as server-sent events that say what has changed.
+///
+/// The stream shows the pages that the parameters ask for. First comes `snapshot` with everything; then `window` for each
+/// closed window, with what it changes, and `cluster`, the body of `/v1/cluster`, about once a second. Another `snapshot` begins
+/// anew: for who reads too slowly, and when windows of an earlier run have been read again. The data of every event is JSON;
+/// docs/http-api.md says how the changes are applied.
+#[utoipa::path(
+    get,
+    path = "/v1/stream",
+    tag = "pages",
+    params(StreamQuery),
+    responses(
+        (status = 200, description = "The events.", body = String, content_type = "text/event-stream"),
+        BadRequest,
+        TooManyStreams
+    )
+)]
 pub(super) async fn stream(
     State(streams): State<Streams>,
-    pairs: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    Parameters(query): Parameters<StreamQuery>,
 ) -> Result<Response, Problem> {
-    let Query(pairs) = pairs.map_err(|_| Problem::bad_request("the query is not valid: percent-encode its values"))?;
-    let Some(subscription) = streams.subscribe(StreamQuery::parse(pairs)?) else {
-        let detail = format!("there are {STREAMS_MAX} streams already");
-        return Err(Problem { status: StatusCode::SERVICE_UNAVAILABLE, detail });
+    let Some(subscription) = streams.subscribe(query) else {
+        let detail = format!("there are {STREAMS_MAX} streams already: try again later");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
     let events = stream::unfold(subscription, |mut subscription| async {
         let event = subscription.next().await?;
@@ -142,7 +117,8 @@ pub(super) async fn stream(
 /// One subscriber's place in the stream.
 struct Subscription {
     feed: Arc<Feed>,
-    page: Option<Arc<str>>,
+    /// The page that it wants to see in every window.
+    page: Option<String>,
     changes: watch::Receiver<Edition>,
     cluster: watch::Receiver<Arc<str>>,
     stop: watch::Receiver<bool>,
