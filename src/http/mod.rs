@@ -21,6 +21,7 @@ pub mod view;
 mod auth;
 mod dashboard;
 mod feed;
+mod logging;
 mod openapi;
 mod pages;
 mod problem;
@@ -148,6 +149,7 @@ fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
         .with_state(view);
     let guarded = guarded
         .merge(windows)
+        .routes(routes!(logging::levels, logging::change))
         .merge(OpenApiRouter::default().routes(routes!(savepoints::take)).with_state(savepoints))
         .merge(OpenApiRouter::default().routes(routes!(stream::stream)).with_state(streams))
         .route("/v1/cluster", get(async move || json_text(cluster.borrow().to_string())));

@@ -123,3 +123,19 @@ impl IntoResponses for NoSavepoint {
         .into()
     }
 }
+
+/// For the API's document: why levels are neither told nor changed.
+pub(super) enum NoLevels {}
+
+impl IntoResponses for NoLevels {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        [
+            ("400", "The body is not what it should be, or its filter is none."),
+            ("403", "No token is configured, and the request comes from another machine."),
+            ("409", "The process does not log."),
+            ("415", "The body is not `application/json`."),
+        ]
+        .map(|(status, description)| (status.to_owned(), Problem::described(description).into()))
+        .into()
+    }
+}

@@ -1,4 +1,4 @@
-//! Savepoints on demand: the one request that changes anything.
+//! Savepoints on demand.
 
 use std::net::SocketAddr;
 
@@ -20,6 +20,19 @@ use crate::checkpoint::names;
 /// The other end of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Whether a request may change anything: only from this machine, as there is no authentication; and only as JSON, so that no
+/// page of another site can have a browser send it.
+pub(super) fn may_change(peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
+    let problem = |status, detail: &str| Err(Problem::new(status, detail));
+    if !peer.ip().to_canonical().is_loopback() {
+        return problem(StatusCode::FORBIDDEN, "this can be asked for from the process's own machine only");
+    }
+    if headers.get(header::CONTENT_TYPE).is_none_or(|value| value != "application/json") {
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the request's Content-Type must be application/json");
+    }
+    Ok(())
+}
 
 /// The savepoint that is asked for.
 #[derive(Deserialize, ToSchema)]
@@ -69,12 +82,7 @@ pub(super) async fn take(
     body: String,
 ) -> Result<Response, Problem> {
     let problem = |status, detail: &str| Problem { status, detail: detail.to_owned() };
-    if !peer.ip().to_canonical().is_loopback() {
-        return Err(problem(StatusCode::FORBIDDEN, "savepoints can be asked for from the process's own machine only"));
-    }
-    if headers.get(header::CONTENT_TYPE).is_none_or(|value| value != "application/json") {
-        return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the request's Content-Type must be application/json"));
-    }
+    may_change(peer, &headers)?;
     let Some(requests) = requests else {
         return Err(problem(StatusCode::CONFLICT, "the job takes no checkpoints: checkpoints.store is \"off\""));
     };
