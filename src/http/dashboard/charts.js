@@ -22,7 +22,7 @@ export function sparklineDrawing() {
   return svg("svg", { class: "sparkline", viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-hidden": "true" });
 }
 
-const [WIDTH, HEIGHT, TOP] = [320, 96, 6];
+const [WIDTH, HEIGHT, TOP] = [320, 96, 22];
 
 /** A curve over time with its greatest value, its first and last time, and what it says where one points at it. */
 export class Chart {
@@ -73,7 +73,7 @@ export class Chart {
     const [areaPath, curve] = this.#drawing.children;
     setAttribute(areaPath, "d", area);
     setAttribute(curve, "d", line);
-    setText(this.#peak, values.some((value) => value !== null) ? this.#write(top === 1 && !values.includes(1) ? 0 : top) : "");
+    setText(this.#peak, values.some((value) => value !== null) ? this.#write(Math.max(...values)) : "");
     setText(this.#from, ends.length ? dayAndTime(ends[0], nowMs) : "");
     setText(this.#to, ends.length ? time(ends.at(-1)) : "");
     this.#rest();

@@ -38,11 +38,10 @@ export class Stream {
     this.#attempt = attempt;
     const token = sessionStorage.getItem("token");
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const silence = this.#silence(attempt);
     try {
-      const silence = this.#silence(attempt);
       const answer = await fetch(`/v1/stream?${this.#query}`, { headers, signal: attempt.signal, cache: "no-store" });
       if (answer.status >= 400 && answer.status < 500) {
-        silence.end();
         const problem = await answer.json().catch(() => ({}));
         if (this.#attempt === attempt) this.#listener.refused(answer.status, problem.detail ?? answer.statusText);
         return;
@@ -53,9 +52,11 @@ export class Stream {
         this.#failures = 0;
         this.#listener.event(name, data);
       }
-      silence.end();
     } catch (error) {
-      if (error instanceof SyntaxError || error instanceof TypeError === false && error.name !== "AbortError") console.warn(error);
+      // A network that fails is a TypeError, and a silence or another attempt aborts; anything else is our own fault.
+      if (!(error instanceof TypeError) && error.name !== "AbortError") console.error(error);
+    } finally {
+      silence.end();
     }
     // Another attempt has taken over, or the server is gone.
     if (this.#attempt !== attempt) return;
