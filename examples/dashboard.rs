@@ -2,16 +2,17 @@
 //!
 //! `cargo run --example dashboard -- 127.0.0.1:8080 running`, or another of the states: `starting`, `replaying`, `lagging` (a
 //! partition is behind, another idle), `many` (1,000 pages), `hostile` (page keys that try to break the page), `empty` (no
-//! event yet).
+//! event yet). A third argument is the token that it asks for.
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clicktide::config::Secret;
 use clicktide::http::{
-    CheckpointStatus, ClosedWindow, HealthLimits, JobSite, PartitionStatus, ProcessIdentity, Site, Status, View,
-    ViewLimits, serve,
+    Access, CheckpointStatus, ClosedWindow, HealthLimits, JobSite, PartitionStatus, ProcessIdentity, Site, Status,
+    View, ViewLimits, serve,
 };
 use clicktide::report::{Phase, ProcessReport, WorkerReport};
 use clicktide_dataflows::event::PageAnalytics;
@@ -54,6 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let asked = arguments.next().unwrap_or_else(|| "running".into());
     let found = STATES.iter().find(|(name, _)| *name == asked);
     let state = found.ok_or_else(|| format!("no state {asked:?}: one of {:?}", STATES.map(|(name, _)| name)))?.1;
+    let token = arguments.next();
     let urls = page_urls(state);
 
     let metrics = clicktide::metrics::install()?;
@@ -72,6 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         savepoints: None,
         limits: HealthLimits::default(),
         metrics,
+        access: Access { token: token.map(Secret::new), ..Access::default() },
     };
     let server = serve(listener, Site::Job(site))?;
     println!("http://{}/", server.address());

@@ -39,7 +39,7 @@ pub fn generate(generate: Generate, config: &Config) -> Result<(), Failure> {
         Some(address) => {
             let failure = |e| Failure::new(Exit::Configuration, format!("generator.http_listen = {address}: {e}"));
             let shown = Arc::clone(&figures);
-            let site = GeneratorSite { health: Arc::new(move || shown.health()), metrics };
+            let site = GeneratorSite { health: Arc::new(move || shown.health()), metrics, access: config.access() };
             let listener = TcpListener::bind(address).map_err(failure)?;
             Some(http::serve(listener, Site::Generator(site)).map_err(failure)?)
         }

@@ -199,8 +199,47 @@ impl Checkpoints {
 impl Http {
     fn validate(&self) -> Verdict {
         number("http.history_windows", self.history_windows, 1, 1_000_000)?;
-        number("http.page_rows_max", self.page_rows_max, 1, 1_000_000_000)
+        number("http.page_rows_max", self.page_rows_max, 1, 1_000_000_000)?;
+        if let Some(token) = &self.token
+            && !is_token(token.expose())
+        {
+            let key = if self.token_file.is_some() { "http.token_file" } else { "http.token" };
+            let expected = format!(
+                "a secret text of {SECRET_BYTES_MIN} to {TOKEN_BYTES_MAX} letters, digits and -._~+/=, such as \
+                 `openssl rand -hex 32` writes"
+            );
+            return refuse(key, "***", expected);
+        }
+        match self.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => {
+                let expected = "a list of origins as browsers send them: scheme://host or scheme://host:port, in lower case, \
+                                such as \"https://intranet.example\"";
+                refuse("http.cors_origins", format!("{origin:?}"), expected)
+            }
+            None => Ok(()),
+        }
     }
+}
+
+/// The head of a request has to hold it.
+const TOKEN_BYTES_MAX: usize = 4_096;
+
+/// What can be sent as a bearer token (RFC 6750).
+fn is_token(token: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    (SECRET_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(plain)
+}
+
+/// What browsers send as an origin: neither a path nor a port that goes without saying.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    authority.bytes().all(plain) && is_address(authority) && !authority.ends_with(default_port)
 }
 
 impl Health {

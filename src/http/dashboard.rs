@@ -1,9 +1,10 @@
 //! The dashboard's files, which are part of the binary.
 
-use axum::Router;
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -27,10 +28,22 @@ pub(super) const FILES: [(&str, &str, &str); 13] = [
     ("/favicon.svg", SVG, include_str!("dashboard/favicon.svg")),
 ];
 
-pub(super) fn routes() -> Router {
-    FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
+pub(super) fn routes() -> OpenApiRouter {
+    let page = OpenApiRouter::default().routes(routes!(dashboard));
+    FILES.into_iter().filter(|(path, ..)| *path != "/").fold(page, |router, (path, content_type, text)| {
         router.route(path, get(async move || file(content_type, text)))
     })
+}
+
+/// The dashboard: a page that shows what `/v1/stream` sends.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "operation",
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
+)]
+async fn dashboard() -> Response {
+    file(HTML, include_str!("dashboard/index.html")).into_response()
 }
 
 /// A new binary may bring new files at the same path, so a browser asks each time.

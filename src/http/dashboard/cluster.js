@@ -1,5 +1,6 @@
 // The state of the cluster: the run, the last checkpoint, partitions, processes and workers.
 import { byId, fillTable, setAttribute, setText } from "./dom.js";
+import { slowest } from "./event-time.js";
 import { NONE, ZONE, behind, bytes, dayAndTime, integer, roughly, span } from "./format.js";
 
 export function drawCluster(cluster) {
@@ -19,7 +20,8 @@ export function drawCluster(cluster) {
   setText(byId("results-say"), `and ${integer(cluster.dead_letters)} dead letters, up to ${dayAndTime(cluster.committed_window_end_ms, now)}`);
   drawCheckpoint(cluster);
 
-  const idle = (partition) => (partition.idle ? "idle" : partition.partition === cluster.held_back_by && partitions.length > 1 ? "active, slowest" : "active");
+  const slow = slowest(cluster);
+  const idle = (partition) => (partition.idle ? "idle" : partition === slow ? "active, slowest" : "active");
   const process = new Map(workers.map((worker) => [worker.worker, worker.process]));
   const reader = ({ worker }) => `worker ${worker}${process.has(worker) ? ` of process ${process.get(worker)}` : ""}`;
   if (partitions.length > 0) {

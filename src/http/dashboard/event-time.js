@@ -75,6 +75,12 @@ function says(cluster) {
   return ["bad", `${who}: ${why}${commits}`];
 }
 
+/** The partition that the watermark waits for, if it is more than a slide behind another. */
+export function slowest({ partitions, held_back_by, windows }) {
+  const slow = partitions.find(({ partition, idle }) => partition === held_back_by && !idle);
+  return slow && partitions.some(({ watermark_ms }) => watermark_ms - slow.watermark_ms > windows.slide_ms) ? slow : undefined;
+}
+
 /** The windows as lines over time, the newest at the bottom, and under them where each partition stands. */
 function picture(cluster, width) {
   const { watermark_ms: watermark, now_ms: now, windows, open_windows: open, partitions } = cluster;
@@ -137,7 +143,7 @@ function picture(cluster, width) {
 
   lanes.forEach((lane, i) => {
     const y = laneTop + (i + 0.5) * laneHeight;
-    const slow = lane.partition === cluster.held_back_by && !lane.idle && partitions.length > 1;
+    const slow = lane === slowest(cluster);
     line("lane", left, y, width - right, y);
     const known = lane.watermark_ms !== null;
     const at = known ? x(lane.watermark_ms) : left;
