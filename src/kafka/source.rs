@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-use super::client::{Connection, LogContext};
+use super::client::Connection;
 use super::describe;
 use super::queue::PartitionQueue;
 use super::statistics::{self, ClientMetrics, MeasuredContext};
@@ -220,7 +220,9 @@ impl LogEnds {
         let mut config = connection.client_config().map_err(|e| e.to_string())?;
         // With read_committed the answer would be the last stable offset, and say nothing of open transactions.
         config.set("isolation.level", "read_uncommitted");
-        let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(|e| describe(&e))?;
+        statistics::every(&mut config, connection.statistics_interval);
+        let metrics = ClientMetrics::of("log-ends");
+        let consumer = config.create_with_context(MeasuredContext(metrics)).map_err(|e| describe(&e))?;
         let ends = Arc::new(LogEnds {
             partitions: Mutex::default(),
             readers: Mutex::default(),
@@ -272,7 +274,7 @@ impl LogEnds {
     }
 
     /// Asks for every partition; returns whether all have been answered for.
-    fn ask(&self, consumer: &BaseConsumer<LogContext>, topic: &str) -> bool {
+    fn ask(&self, consumer: &BaseConsumer<MeasuredContext>, topic: &str) -> bool {
         while consumer.poll(Duration::ZERO).is_some() {}
         let partitions: Vec<i32> = self.partitions().keys().copied().collect();
         for &partition in &partitions {
