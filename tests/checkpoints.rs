@@ -206,7 +206,7 @@ fn another_job_goes_on_from_a_savepoint() {
     let (code, answer) = checkpoint(&old, &["savepoint", "mine", "--http", &url]);
     assert_eq!(code, Some(0), "{answer}");
     let answer: serde_json::Value = serde_json::from_str(&answer).expect("an answer");
-    let through = answer["through"].as_i64().expect("a window end");
+    let through = answer["through_ms"].as_i64().expect("a window end");
     assert!(answer["events"].as_i64() > Some(0), "{answer}");
     let (code, answer) = checkpoint(&old, &["savepoint", "mine", "--http", &url]);
     assert!(code == Some(1) && answer.contains("no savepoint: savepoints/mine is there already"), "{code:?} {answer}");
@@ -261,7 +261,7 @@ fn a_job_with_another_configuration_takes_over() {
     let (code, answer) = checkpoint(&old, &["savepoint", "mine", "--http", &url]);
     assert_eq!(code, Some(0), "{answer}");
     let answer: serde_json::Value = serde_json::from_str(&answer).expect("an answer");
-    let through = answer["through"].as_i64().expect("a window end");
+    let through = answer["through_ms"].as_i64().expect("a window end");
     traffic.produce(&old, 20..40);
     old.until_final(traffic.at(38), &mut before);
     stop(&mut before, "TERM");

@@ -34,7 +34,7 @@ pub fn generate(voice: Voice, config: &Config) -> Result<(), Failure> {
         Some(address) => {
             let failure = |e| Failure::new(Exit::Configuration, format!("generator.http_listen = {address}: {e}"));
             let shown = Arc::clone(&figures);
-            let site = GeneratorSite { health: Arc::new(move || shown.health()), metrics };
+            let site = GeneratorSite { health: Arc::new(move || shown.health()), metrics, access: config.access() };
             let listener = TcpListener::bind(address).map_err(failure)?;
             Some(http::serve(listener, Site::Generator(site)).map_err(failure)?)
         }
@@ -83,6 +83,7 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         topic: config.kafka.events_topic.clone(),
         key: config.generator.key,
         properties: config.kafka.properties.to_map(),
+        statistics_interval: config.kafka.statistics_interval.map(Millis::duration),
         connect_timeout: Duration::from_secs(10),
     };
     let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))

@@ -356,6 +356,7 @@ impl JobSiteParts {
             savepoints: config.checkpoints.store.is_some().then(|| self.savepoints.clone()),
             limits: config.health_limits(),
             metrics: self.metrics.clone(),
+            access: config.access(),
         };
         let server = http::serve(listener, Site::Job(site)).map_err(failure)?;
         tracing::info!(address = %server.address(), "HTTP");

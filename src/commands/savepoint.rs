@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::names;
 use crate::commands::client::exchange;
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::exit::{Exit, Failure};
 
 /// How long the job may take: it has to commit, write what is missing, and write the manifest.
@@ -22,7 +22,7 @@ pub fn savepoint(name: &str, url: Option<&str>, config: &Config) -> Result<(), F
     names::savepoint(name).map_err(|error| Failure::new(Exit::Configuration, error))?;
     let address = address(url, config)?;
     let body = serde_json::json!({ "name": name }).to_string();
-    let (status, answer) = post(&address, "/v1/savepoints", body)
+    let (status, answer) = post(&address, "/v1/savepoints", config.http.token.as_ref(), body)
         .map_err(|reason| Failure::new(Exit::Failure, format!("http://{address}/v1/savepoints: {reason}")))?;
     if status != StatusCode::CREATED {
         return Err(Failure::new(Exit::Failure, format!("no savepoint: {}", refusal(status, &answer))));
@@ -53,12 +53,13 @@ fn address(url: Option<&str>, config: &Config) -> Result<String, Failure> {
     Ok(address.to_owned())
 }
 
-fn post(address: &str, path: &str, body: String) -> Result<(StatusCode, String), String> {
-    let request = Request::post(path)
-        .header(header::HOST, address)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(body))
-        .map_err(|e| e.to_string())?;
+fn post(address: &str, path: &str, token: Option<&Secret>, body: String) -> Result<(StatusCode, String), String> {
+    let mut request =
+        Request::post(path).header(header::HOST, address).header(header::CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+    }
+    let request = request.body(Body::from(body)).map_err(|e| e.to_string())?;
     exchange(address, request, ANSWER_TIMEOUT).map_err(|reason| format!("{reason}; is process 0 running there?"))
 }
 
@@ -114,15 +115,18 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let told = savepoint("mine", Some(&url), &Config::default());
+        let mut config = Config::default();
+        config.http.token = Some(Secret::new("sixteen-bytes-or-more"));
+        let told = savepoint("mine", Some(&url), &config);
         (told.map_or_else(|failure| failure.why, |()| "good".into()), server.join().unwrap())
     }
 
     #[test]
     fn the_answer_is_told() {
-        let (told, request) = ask("HTTP/1.1 201 Created\r\ncontent-length: 20\r\n\r\n{\"savepoint\":\"mine\"}");
+        let (told, request) = ask("HTTP/1.1 201 Created\r\ncontent-length: 15\r\n\r\n{\"name\":\"mine\"}");
         assert_eq!(told, "good");
         assert!(request.starts_with("POST /v1/savepoints HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("authorization: Bearer sixteen-bytes-or-more\r\n"), "{request}");
         assert!(request.ends_with("\r\n\r\n{\"name\":\"mine\"}"), "{request}");
         let (told, _) = ask("HTTP/1.1 409 Conflict\r\ncontent-length: 28\r\n\r\n{\"detail\":\"is there before\"}");
         assert_eq!(told, "no savepoint: is there before");

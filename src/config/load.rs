@@ -351,6 +351,11 @@ impl Layers {
             Some(secret) => cluster.secret = Some(secret),
             None => cluster.secret_file = None,
         }
+        let http = &mut config.http;
+        match self.secret_in_file("http.token", "http.token_file", http.token_file.as_deref())? {
+            Some(secret) => http.token = Some(secret),
+            None => http.token_file = None,
+        }
         Ok(())
     }
 }
@@ -395,7 +400,7 @@ fn resolve(above: &str, properties: &Properties, environment: &Environment) -> R
 
 fn is_secret(key: &str) -> bool {
     let property = key.strip_prefix(PROPERTIES).or_else(|| key.strip_prefix(OPTIONS));
-    ["privacy.hash_key", "cluster.secret"].contains(&key) || property.is_some_and(names_a_secret)
+    ["privacy.hash_key", "cluster.secret", "http.token"].contains(&key) || property.is_some_and(names_a_secret)
 }
 
 /// A value as it is written in TOML.

@@ -33,7 +33,7 @@ pub use sections::{
 use crate::avro::Decoder;
 use crate::checkpoint::store::{Store, StoreError, open_store};
 use crate::generator;
-use crate::http::{HealthLimits, ViewLimits};
+use crate::http::{Access, HealthLimits, ViewLimits};
 use crate::ingest::{Format, Ingest};
 use crate::kafka::committer::JobTopics;
 use crate::logging::{self, FileSettings, LogSettings, RepeatSettings};
@@ -176,6 +176,11 @@ impl Config {
     /// How many closed windows are kept for HTTP.
     pub fn view_limits(&self) -> ViewLimits {
         ViewLimits { windows_max: self.http.history_windows, page_rows_max: self.http.page_rows_max }
+    }
+
+    /// Who may see what is served over HTTP.
+    pub fn access(&self) -> Access {
+        Access { token: self.http.token.clone(), cors_origins: self.http.cors_origins.clone() }
     }
 
     /// What still counts as well. The processes of a cluster hear each other as long as `cluster.heartbeat_timeout` says.

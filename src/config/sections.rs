@@ -1,9 +1,11 @@
 //! The sections of the configuration and their defaults. The generator's is [`crate::generator::Settings`].
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
@@ -50,6 +52,9 @@ pub struct Kafka {
     pub lost_after: Millis,
     /// How often it is looked whether the events topic has more partitions than the job reads.
     pub partitions_check_every: Millis,
+    /// How often the clients say how they are, for the metrics; off: never.
+    #[serde(with = "or_off")]
+    pub statistics_interval: Option<Millis>,
     /// Any further properties of librdkafka, for all clients.
     #[serde(skip_serializing)]
     pub properties: Properties,
@@ -192,6 +197,16 @@ pub struct Http {
     pub history_windows: usize,
     /// How many page rows are kept in all of them together.
     pub page_rows_max: usize,
+    /// The token that requests have to bring, but for health and the dashboard's own files. Once a configuration is loaded,
+    /// this is also what `token_file` holds.
+    #[serde(skip_serializing)]
+    pub token: Option<Secret>,
+    /// A file with that token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// The origins of other sites whose pages may read the API in a browser. As one text, they are separated by commas.
+    #[serde(deserialize_with = "texts")]
+    pub cors_origins: Vec<String>,
 }
 
 /// `[health]`: what still counts as well, for `/healthz` and `/readyz`.
@@ -245,6 +260,7 @@ impl Default for Kafka {
             transaction_timeout: Millis(15_000),
             lost_after: Millis(20_000),
             partitions_check_every: Millis(30_000),
+            statistics_interval: Some(Millis(5_000)),
             properties: Properties::default(),
         }
     }
@@ -333,6 +349,9 @@ impl Default for Http {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
             history_windows: windows_max,
             page_rows_max,
+            token: None,
+            token_file: None,
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -357,4 +376,31 @@ impl Default for Logging {
             files_kept: 7,
         }
     }
+}
+
+/// Reads a list of texts, or one text in which they are separated by commas, as a variable has to have them.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Texts;
+
+    impl<'de> Visitor<'de> for Texts {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of texts")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(text.split(',').map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = list.next_element()? {
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+
+    deserializer.deserialize_any(Texts)
 }

@@ -63,6 +63,7 @@ fn variables() {
             ("CLICKTIDE_GENERATOR__BALANCED_PARTITIONS", "6"),
             ("CLICKTIDE_HTTP__LISTEN", "off"),
             ("CLICKTIDE_WINDOWS__IDLE_TIMEOUT", "off"),
+            ("CLICKTIDE_KAFKA__STATISTICS_INTERVAL", "off"),
             ("CLICKTIDE_WINDOWS__OFFSET", "-3s"),
             ("CLICKTIDE_CLUSTER__WORKERS", "3"),
             ("CLICKTIDE_CLUSTER__HOSTS", "7"),
@@ -78,6 +79,7 @@ fn variables() {
     assert!(config.generator.burst.enabled && config.dead_letters.late);
     assert_eq!(config.generator.balanced_partitions, Some(6));
     assert_eq!((config.http.listen, config.windows.idle_timeout), (None, None));
+    assert_eq!(config.kafka.statistics_interval, None);
     assert_eq!((config.windows.offset, config.cluster.workers), (Millis(-3_000), 3));
     // Texts that look like numbers stay what they are.
     assert_eq!((config.cluster.hosts, config.job.name.as_str()), (Some("7".into()), "42"));
@@ -122,6 +124,14 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file(
         "kafka.transaction_timeout = \"20m\"",
         "kafka.transaction_timeout = 20m (file FILE): must be between 1s and 15m",
+    );
+    file(
+        "kafka.statistics_interval = \"99ms\"",
+        "kafka.statistics_interval = 99ms (file FILE): must be between 100ms and 1d",
+    );
+    file(
+        "kafka.properties.\"statistics.interval.ms\" = 1000",
+        "kafka.properties.statistics.interval.ms = \"1000\" (file FILE): must be given as kafka.statistics_interval",
     );
     file("kafka.properties.acks = 1", "kafka.properties.acks = \"1\" (file FILE): must be left to Clicktide");
     file(
@@ -208,6 +218,11 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "http.listen = \"8080\"",
         "http.listen = \"8080\" (file FILE): must be an address and port, such as \"127.0.0.1:8080\", or \"off\"",
     );
+    file(
+        "http.cors_origins = [\"https://a.example\", \"b.example\"]",
+        "http.cors_origins = \"b.example\" (file FILE): must be a list of origins as browsers send them: scheme://host or scheme://host:port, in lower case, such as \"https://intranet.example\"",
+    );
+    file("http.cors_origins = 7", "http.cors_origins = 7 (file FILE): must be a list of texts");
     file("health.step_age_max = \"0s\"", "health.step_age_max = 0s (file FILE): must be between 1s and 34 years");
     file("health.lag_records_max = -1", "health.lag_records_max = -1 (file FILE): must be between 0 and 1000000000000");
     file("http.history_windows = 0", "http.history_windows = 0 (file FILE): must be between 1 and 1000000");
@@ -370,6 +385,63 @@ fn the_secret_of_the_cluster_is_one_and_long_and_never_shown() {
 }
 
 #[test]
+fn the_token_is_one_and_long_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "0123456789-hunter2\n").unwrap();
+    let in_file = format!("[http]\ntoken_file = {file:?}");
+    let token = |toml: &str, variables: &[(&str, &str)]| {
+        let config = load(toml, variables, &[])?;
+        for text in [format!("{config:?}"), serde_json::to_string(&config).unwrap(), format!("{:?}", config.access())] {
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        Ok::<_, String>(config.access().token.map(|token| token.expose().to_owned()))
+    };
+    let variable = ("CLICKTIDE_HTTP__TOKEN", "another.of/hunter2+s=");
+    assert_eq!(token("", &[]), Ok(None));
+    assert_eq!(token(&in_file, &[]), Ok(Some("0123456789-hunter2".to_owned())));
+    assert_eq!(token(&in_file, &[variable]), Ok(Some(variable.1.to_owned())));
+    let refused = |toml: &str, expected: &str| {
+        let error = token(toml, &[]).unwrap_err();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+    };
+    refused(&format!("{in_file}\ntoken = \"x\""), "left out where token is set");
+    for bad in ["hunter2", "hunter2 with spaces in it", "hunter2, with umläuts"] {
+        refused(
+            &format!("http.token = \"{bad}\""),
+            "http.token = *** (file FILE): must be a secret text of 16 to 4096 letters, digits and -._~+/=, such as",
+        );
+    }
+    std::fs::write(&file, "hunter2").unwrap();
+    refused(&in_file, "http.token_file = *** (file FILE): must be a secret text of 16 to 4096");
+}
+
+#[test]
+fn origins() {
+    let origins = |variable: &str| {
+        load("", &[("CLICKTIDE_HTTP__CORS_ORIGINS", variable)], &[]).map(|config| config.http.cors_origins)
+    };
+    assert_eq!(
+        origins("https://a.example, http://b:8080"),
+        Ok(vec!["https://a.example".into(), "http://b:8080".into()])
+    );
+    assert_eq!(origins("http://[::1]:8080"), Ok(vec!["http://[::1]:8080".into()]));
+    for bad in [
+        "*",
+        "null",
+        "a.example",
+        "https://",
+        "https://a.example/",
+        "https://A.example",
+        "ftp://a",
+        "https://a:443",
+        "http://a b",
+    ] {
+        assert!(origins(bad).is_err_and(|error| error.contains("scheme://host")), "{bad}");
+    }
+}
+
+#[test]
 fn what_differs_from_the_committed_meaning() {
     let committed = Config::default().meaning().to_json();
     assert!(
@@ -447,7 +519,8 @@ fn all_keys() -> Vec<String> {
     config.logging.file = Some("log".into());
     config.privacy.hash_key_file = Some("key".into());
     config.cluster.secret_file = Some("secret".into());
-    let mut keys = vec!["privacy.hash_key".to_owned(), "cluster.secret".to_owned()];
+    config.http.token_file = Some("token".into());
+    let mut keys = ["privacy.hash_key", "cluster.secret", "http.token"].map(str::to_owned).to_vec();
     let mut tables = vec![(String::new(), serde_json::to_value(config).unwrap())];
     while let Some((prefix, value)) = tables.pop() {
         match value {

@@ -51,8 +51,9 @@ pub(super) fn validate(config: &Config) -> Verdict {
     config.generator.validate().map_err(refused)
 }
 
-/// Properties that the clients set themselves, because delivery exactly once rests on them, and what there is instead.
-const OWN_PROPERTIES: [(&str, &str); 14] = [
+/// Properties that the clients set themselves, because delivery exactly once or the metrics rest on them, and what there
+/// is instead.
+const OWN_PROPERTIES: [(&str, &str); 15] = [
     ("bootstrap.servers", "given as kafka.brokers"),
     ("metadata.broker.list", "given as kafka.brokers"),
     ("transactional.id", "given as job.name"),
@@ -67,6 +68,7 @@ const OWN_PROPERTIES: [(&str, &str); 14] = [
     ("auto.offset.reset", "left to Clicktide"),
     ("partitioner", "left to Clicktide"),
     ("enable.partition.eof", "left to Clicktide"),
+    ("statistics.interval.ms", "given as kafka.statistics_interval"),
 ];
 
 impl Kafka {
@@ -92,6 +94,10 @@ impl Kafka {
         millis("kafka.transaction_timeout", self.transaction_timeout, Millis(1_000), Millis(15 * 60_000))?;
         millis("kafka.lost_after", self.lost_after, Millis(3_000), Millis(86_400_000))?;
         millis("kafka.partitions_check_every", self.partitions_check_every, Millis(1_000), Millis(86_400_000))?;
+        if let Some(interval) = self.statistics_interval {
+            // librdkafka allows no longer one.
+            millis("kafka.statistics_interval", interval, Millis(100), Millis(86_400_000))?;
+        }
         for (property, instead) in OWN_PROPERTIES {
             if let Some(value) = self.properties.get(property) {
                 return refuse(format!("kafka.properties.{property}"), format!("{value:?}"), instead);
@@ -196,8 +202,47 @@ impl Checkpoints {
 impl Http {
     fn validate(&self) -> Verdict {
         number("http.history_windows", self.history_windows, 1, 1_000_000)?;
-        number("http.page_rows_max", self.page_rows_max, 1, 1_000_000_000)
+        number("http.page_rows_max", self.page_rows_max, 1, 1_000_000_000)?;
+        if let Some(token) = &self.token
+            && !is_token(token.expose())
+        {
+            let key = if self.token_file.is_some() { "http.token_file" } else { "http.token" };
+            let expected = format!(
+                "a secret text of {SECRET_BYTES_MIN} to {TOKEN_BYTES_MAX} letters, digits and -._~+/=, such as \
+                 `openssl rand -hex 32` writes"
+            );
+            return refuse(key, "***", expected);
+        }
+        match self.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => {
+                let expected = "a list of origins as browsers send them: scheme://host or scheme://host:port, in lower case, \
+                                such as \"https://intranet.example\"";
+                refuse("http.cors_origins", format!("{origin:?}"), expected)
+            }
+            None => Ok(()),
+        }
     }
+}
+
+/// The head of a request has to hold it.
+const TOKEN_BYTES_MAX: usize = 4_096;
+
+/// What can be sent as a bearer token (RFC 6750).
+fn is_token(token: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    (SECRET_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(plain)
+}
+
+/// What browsers send as an origin: neither a path nor a port that goes without saying.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    authority.bytes().all(plain) && is_address(authority) && !authority.ends_with(default_port)
 }
 
 impl Health {

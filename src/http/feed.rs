@@ -18,7 +18,7 @@ use clicktide_dataflows::event::PageAnalytics;
 use serde::Serialize;
 
 use super::query::PageSelection;
-use super::view::{Edition, KeptWindow, Totals, View, rate};
+use super::view::{Edition, KeptWindow, View, WindowSummary, rate};
 
 /// Windows in the history of a stream: the last of those that are kept.
 pub(super) const HISTORY_MAX: usize = 240;
@@ -191,8 +191,8 @@ impl Figures {
 
 #[derive(Serialize)]
 struct FrameBody<'a> {
-    window: Option<WindowHead>,
-    history: Vec<WindowHead>,
+    window: Option<WindowSummary>,
+    history: Vec<WindowSummary>,
     columns: [&'static str; COLUMNS.len()],
     sparkline_max: usize,
     matching: usize,
@@ -201,32 +201,12 @@ struct FrameBody<'a> {
 
 #[derive(Serialize)]
 struct ChangeBody<'a> {
-    window: Option<WindowHead>,
+    window: Option<WindowSummary>,
     forgotten: usize,
     matching: usize,
     order: Option<Vec<(i64, usize)>>,
     added: Vec<Row<'a>>,
     changed: Vec<(usize, Figures)>,
-}
-
-/// A window without its pages.
-#[derive(Serialize)]
-struct WindowHead {
-    window_start: i64,
-    window_end: i64,
-    close_to_commit_ms: Option<u64>,
-    totals: Totals,
-}
-
-impl WindowHead {
-    fn of(window: &Arc<KeptWindow>) -> WindowHead {
-        WindowHead {
-            window_start: window.window_start(),
-            window_end: window.window_end(),
-            close_to_commit_ms: window.close_to_commit_ms(),
-            totals: window.totals(),
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -243,7 +223,7 @@ impl Frame {
         let windows = windows[windows.len().saturating_sub(HISTORY_MAX)..].to_vec();
         let window_end = windows.last().map(|last| last.window_end());
         let (rows, matching) =
-            windows.last().map_or_else(Default::default, |last| last.select(&query.selection, query.limit));
+            windows.last().map_or_else(Default::default, |last| last.places(&query.selection, 0, query.limit));
         Frame { edition: Edition { restored, window_end }, windows, rows, matching }
     }
 
@@ -264,8 +244,8 @@ impl Frame {
 
     fn snapshot(&self) -> FrameBody<'_> {
         FrameBody {
-            window: self.windows.last().map(WindowHead::of),
-            history: self.windows.iter().map(WindowHead::of).collect(),
+            window: self.windows.last().map(|window| window.summary()),
+            history: self.windows.iter().map(|window| window.summary()).collect(),
             columns: COLUMNS,
             sparkline_max: SPARKLINE_MAX,
             matching: self.matching,
@@ -296,7 +276,7 @@ impl Frame {
         let first = self.windows.first().map(|first| first.window_end());
         let forgotten = old.windows.iter().filter(|window| Some(window.window_end()) < first).count();
         ChangeBody {
-            window: self.windows.last().map(WindowHead::of),
+            window: self.windows.last().map(|window| window.summary()),
             forgotten,
             matching: self.matching,
             order: (!same).then_some(order),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::status::Status;
 use crate::report::Phase;
@@ -34,7 +35,7 @@ impl Default for HealthLimits {
 }
 
 /// One thing that is well or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Check {
     /// What was looked at.
     pub name: &'static str,
@@ -45,7 +46,7 @@ pub struct Check {
 }
 
 /// The answer of `/healthz`, `/readyz` and the generator's `/metrics/health`: 200 when every check is well, 503 if not.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Health {
     /// What was looked at.
     pub checks: Vec<Check>,

@@ -4,17 +4,23 @@ use axum::Extension;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::json_response;
-use super::problem::Problem;
+use super::problem::{NoLevels, Problem};
 use super::savepoints::{Peer, may_change};
-use crate::logging::{self, LoggingError};
+use crate::logging::{self, Levels, LoggingError};
 use crate::millis::Millis;
 
-#[derive(Deserialize)]
+/// What is to be logged.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+pub(super) struct Asked {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or levels by module.
+    #[schema(max_length = 1_000, example = "info,clicktide::kafka=debug")]
     filter: String,
+    /// For how long, from 1 s to a day; until it is changed again, if it is left out.
+    #[schema(value_type = Option<String>, example = "5m")]
     r#for: Option<Millis>,
 }
 
@@ -24,13 +30,28 @@ const FILTER_BYTES_MAX: usize = 1_000;
 const FOR_MIN: Millis = Millis(1_000);
 const FOR_MAX: Millis = Millis(86_400_000);
 
-/// `GET /v1/logging`: the filter that counts now, the configured one, and when that counts again.
+/// What is logged now, what was configured, and when that counts again.
+#[utoipa::path(
+    get,
+    path = "/v1/logging",
+    tag = "operation",
+    responses((status = 200, description = "The levels.", body = Levels), NoLevels)
+)]
 pub(super) async fn levels() -> Result<Response, Problem> {
     logging::levels().map(|levels| json_response(&levels)).map_err(|error| problem(&error))
 }
 
-/// `PUT /v1/logging` with `{"filter": "info,clicktide::kafka=debug", "for": "5m"}`: what is logged from now on in all processes of
-/// the cluster; with `for`, until that time is over. Answers as `GET` does then.
+/// Changes what is logged, in all processes of the cluster.
+///
+/// With `for`, until that time is over. The answer is what `GET` gives then. Without a token configured, only requests from the
+/// process's own machine are let through.
+#[utoipa::path(
+    put,
+    path = "/v1/logging",
+    tag = "operation",
+    request_body = Asked,
+    responses((status = 200, description = "The levels.", body = Levels), NoLevels)
+)]
 pub(super) async fn change(
     Extension(Peer(peer)): Extension<Peer>,
     headers: HeaderMap,
@@ -57,5 +78,5 @@ fn problem(error: &LoggingError) -> Problem {
         LoggingError::Filter { .. } => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
-    Problem { status, detail: error.to_string() }
+    Problem::new(status, error.to_string())
 }

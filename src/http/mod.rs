@@ -1,7 +1,7 @@
 //! HTTP: health and metrics of every process, the analytics API and the dashboard of process 0.
 //!
 //! ```text
-//! committer thread ──publish──▶ View ───┬─▶ /v1/windows/latest  /v1/pages  /v1/pages/{page}/windows
+//! committer thread ──publish──▶ View ───┬─▶ /v1/windows…  /v1/pages…
 //!                                       └─▶ /v1/stream ─▶ / (the dashboard)
 //! workers, sources ──set, add─▶ Status ─┬─▶ /v1/cluster  /healthz  /readyz
 //!                                       └─▶ metrics ─▶ /metrics
@@ -11,17 +11,20 @@
 //! never waits for a request; nothing here knows of Kafka, timely or the configuration; no answer holds personal data.
 
 pub mod health;
-pub mod pages;
+pub mod limits;
+pub mod query;
 pub mod server;
 pub mod status;
 pub mod stream;
 pub mod view;
 
+mod auth;
 mod dashboard;
 mod feed;
 mod logging;
+mod openapi;
+mod pages;
 mod problem;
-mod query;
 mod savepoints;
 #[cfg(test)]
 mod testing;
@@ -34,10 +37,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub use health::{Health, HealthLimits};
 pub use server::{Server, serve};
@@ -45,6 +51,8 @@ pub use status::{CheckpointStatus, PartitionStatus, ProcessIdentity, Status};
 pub use view::{ClosedWindow, View, ViewLimits};
 
 use crate::checkpoint::coordinator::SavepointRequests;
+use crate::config::Secret;
+use auth::Token;
 use problem::Problem;
 
 /// What a server shows.
@@ -68,6 +76,8 @@ pub struct JobSite {
     pub limits: HealthLimits,
     /// The metrics.
     pub metrics: PrometheusHandle,
+    /// Who may see it.
+    pub access: Access,
 }
 
 /// What the generator shows.
@@ -77,6 +87,17 @@ pub struct GeneratorSite {
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
     /// The metrics.
     pub metrics: PrometheusHandle,
+    /// Who may see it.
+    pub access: Access,
+}
+
+/// Who may see what a server shows.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Without it only health and the dashboard's own files are shown; all is, if there is none.
+    pub token: Option<Secret>,
+    /// The origins of other sites whose pages may read the API in a browser.
+    pub cors_origins: Vec<String>,
 }
 
 /// What a server's own thread tells the streams.
@@ -87,71 +108,151 @@ struct Live {
     stop: watch::Receiver<bool>,
 }
 
+/// Makes the answer of a health check.
+type HealthCheck = Arc<dyn Fn() -> Health + Send + Sync>;
+
 fn router(site: Site, live: Live) -> Router {
-    let routes = match site {
+    let access = match &site {
+        Site::Job(job) => job.access.clone(),
+        Site::Generator(generator) => generator.access.clone(),
+    };
+    let (open, guarded) = match site {
         Site::Job(job) => job_routes(job, live),
         Site::Generator(generator) => generator_routes(generator),
     };
-    routes
-        .fallback(pages::no_such_path)
-        .method_not_allowed_fallback(async || Problem {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            detail: "this path does not take that method".into(),
+    openapi::with_document(open, guarded, access.token.as_ref().map(Token::new))
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
         })
         .layer(axum::middleware::map_response(with_security_headers))
 }
 
-fn job_routes(job: JobSite, live: Live) -> Router {
-    let JobSite { status, view, savepoints, limits, metrics } = job;
+/// The routes that are open to all, and those that need the token.
+fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
+    let JobSite { status, view, savepoints, limits, metrics, access: _ } = job;
     let (alive, ready) = (Arc::clone(&status), status);
-    let routes = Router::new()
-        .route("/healthz", get(async move || health_response(&health::liveness(&alive, &limits))))
-        .route("/readyz", get(async move || health_response(&health::readiness(&ready, &limits))))
-        .route("/metrics", get(prometheus).with_state(metrics));
-    let Some(view) = view else { return routes };
+    let open = health_routes(
+        Arc::new(move || health::liveness(&alive, &limits)),
+        Arc::new(move || health::readiness(&ready, &limits)),
+    );
+    let guarded = OpenApiRouter::default().routes(routes!(prometheus)).with_state(metrics);
+    let Some(view) = view else { return (open, guarded) };
     let cluster = live.cluster.clone();
     let streams = stream::Streams::new(Arc::clone(&view), live.cluster, live.stop);
-    let windows = Router::new()
-        .route("/v1/windows/latest", get(pages::latest_window))
-        .route("/v1/pages", get(pages::top_pages))
-        .route("/v1/pages/{page}/windows", get(pages::page_windows))
+    let windows = OpenApiRouter::default()
+        .routes(routes!(pages::windows))
+        .routes(routes!(pages::latest_window))
+        .routes(routes!(pages::window))
+        .routes(routes!(pages::pages))
+        .routes(routes!(pages::page_windows))
         .with_state(view);
-    routes
+    let guarded = guarded
         .merge(windows)
-        .route("/v1/logging", get(logging::levels).put(logging::change))
-        .route("/v1/savepoints", post(savepoints::take).with_state(savepoints))
-        .route("/v1/cluster", get(async move || json_text(cluster.borrow().to_string())))
-        .route("/v1/stream", get(stream::stream).with_state(streams))
-        .merge(dashboard::routes())
+        .routes(routes!(logging::levels, logging::change))
+        .merge(OpenApiRouter::default().routes(routes!(savepoints::take)).with_state(savepoints))
+        .merge(OpenApiRouter::default().routes(routes!(stream::stream)).with_state(streams))
+        .route("/v1/cluster", get(async move || json_text(cluster.borrow().to_string())));
+    (open.merge(dashboard::routes()), guarded)
 }
 
-fn generator_routes(generator: GeneratorSite) -> Router {
-    let GeneratorSite { health, metrics } = generator;
-    let figures = Arc::clone(&health);
+/// The same of the generator.
+fn generator_routes(generator: GeneratorSite) -> (OpenApiRouter, OpenApiRouter) {
+    let GeneratorSite { health, metrics, access: _ } = generator;
     // Alive is what answers: a generator that lags behind its schedule would lag no less after a restart.
     let alive = || Health::default().check("process", true, "it answers");
-    Router::new()
-        .route("/healthz", get(async move || health_response(&alive())))
-        .route("/readyz", get(async move || health_response(&health())))
-        .route("/metrics/health", get(async move || health_response(&figures())))
-        .route("/metrics", get(prometheus).with_state(metrics))
+    let figures = OpenApiRouter::default().routes(routes!(figures)).with_state(Arc::clone(&health));
+    let guarded = OpenApiRouter::default().routes(routes!(prometheus)).with_state(metrics);
+    (health_routes(Arc::new(alive), health).merge(figures), guarded)
 }
 
+fn health_routes(alive: HealthCheck, ready: HealthCheck) -> OpenApiRouter {
+    let alive = OpenApiRouter::default().routes(routes!(healthz)).with_state(alive);
+    alive.merge(OpenApiRouter::default().routes(routes!(readyz)).with_state(ready))
+}
+
+/// Whether the process is alive. If it is not, start it again.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    responses(
+        (status = 200, description = "It is.", body = HealthBody),
+        (status = 503, description = "It is not, for the reasons given.", body = HealthBody)
+    )
+)]
+async fn healthz(State(health): State<HealthCheck>) -> Response {
+    health_response(health())
+}
+
+/// Whether the process does its work. If it does not, wait, and look at the reasons.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    responses(
+        (status = 200, description = "It does.", body = HealthBody),
+        (status = 503, description = "It does not, for the reasons given.", body = HealthBody)
+    )
+)]
+async fn readyz(State(health): State<HealthCheck>) -> Response {
+    health_response(health())
+}
+
+/// Whether the generator keeps to its schedule, with its figures.
+#[utoipa::path(
+    get,
+    path = "/metrics/health",
+    tag = "operation",
+    responses(
+        (status = 200, description = "It does.", body = HealthBody),
+        (status = 503, description = "It does not, for the reasons given.", body = HealthBody)
+    )
+)]
+async fn figures(State(health): State<HealthCheck>) -> Response {
+    health_response(health())
+}
+
+/// The metrics of the process, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses((
+        status = 200,
+        description = "The metrics, in Prometheus' text format. docs/metrics.md says what each of them means.",
+        body = String,
+        content_type = "text/plain; version=0.0.4"
+    ))
+)]
 async fn prometheus(State(metrics): State<PrometheusHandle>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::metrics::page(&metrics))
         .into_response()
 }
 
-fn health_response(health: &Health) -> Response {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        status: &'static str,
-        #[serde(flatten)]
-        health: &'a Health,
-    }
-    let (code, status) =
-        if health.ok() { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "failing") };
-    (code, json_response(&Body { status, health })).into_response()
+/// Whether something is well, and why.
+#[derive(Serialize, ToSchema)]
+struct HealthBody {
+    /// `ok` if every check is.
+    status: HealthStatus,
+    #[serde(flatten)]
+    health: Health,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum HealthStatus {
+    Ok,
+    Failing,
+}
+
+fn health_response(health: Health) -> Response {
+    let (code, status) = if health.ok() {
+        (StatusCode::OK, HealthStatus::Ok)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Failing)
+    };
+    (code, json_response(&HealthBody { status, health })).into_response()
 }
 
 fn json_response(body: &impl Serialize) -> Response {

@@ -1,102 +1,222 @@
-//! `/v1/windows/latest`, `/v1/pages` and `/v1/pages/{page}/windows`: the kept windows, on request.
+//! `/v1/windows…` and `/v1/pages…`: the kept windows, on request.
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
-use axum::response::{IntoResponse, Response};
-use clicktide_dataflows::event::PageAnalytics;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::json_response;
-use super::problem::Problem;
-use super::view::{KeptWindow, PageSort, View};
+use super::limits::NUMBER_MAX;
+use super::problem::{BadRequest, NoSuchWindow, Problem};
+use super::query::{Order, PagesQuery, Parameters, Place, Position, WindowRange, WindowsQuery};
+use super::view::{KeptWindow, NoWindow, PageResult, View, WindowSummary};
 
-/// Greatest `limit` of a request.
-pub const LIMIT_MAX: usize = 1_000;
-const LIMIT_DEFAULT: usize = 100;
-
-/// Longest page key of a request, bytes: no event may have a longer one.
-pub const PAGE_KEY_BYTES_MAX: usize = 2_048;
-
-type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
-
-/// The latest closed window with its totals and top pages.
-pub(super) async fn latest_window(State(view): State<Arc<View>>, pairs: Pairs) -> Result<Response, Problem> {
-    let TopPages { sort, limit } = TopPages::parse(pairs)?;
-    let window = latest(&view)?;
-    Ok(json_response(&window.body(sort, limit)))
+/// Closed windows, in an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Windows {
+    /// The windows.
+    windows: Vec<WindowSummary>,
+    /// The `cursor` with which the list goes on, if it does.
+    next_cursor: Option<String>,
 }
 
-/// The top pages of the latest closed window.
-pub(super) async fn top_pages(State(view): State<Arc<View>>, pairs: Pairs) -> Result<Response, Problem> {
-    let TopPages { sort, limit } = TopPages::parse(pairs)?;
-    let window = latest(&view)?;
-    Ok(json_response(&window.body(sort, limit).pages))
+/// The kept windows with their totals.
+///
+/// The list holds what is in memory: the last `http.history_windows` windows that have closed, or fewer where
+/// `http.page_rows_max` or a recent start says so. Before the first window has closed it is empty.
+#[utoipa::path(
+    get,
+    path = "/v1/windows",
+    tag = "windows",
+    params(WindowsQuery),
+    responses((status = 200, description = "The windows.", body = Windows), BadRequest, NoSuchWindow)
+)]
+pub(super) async fn windows(
+    State(view): State<Arc<View>>,
+    Parameters(query): Parameters<WindowsQuery>,
+) -> Result<Response, Problem> {
+    let (range, place) = query.into_parts("windows")?;
+    let kept = view.windows();
+    let (windows, next_cursor) = listed(&kept, range, place, |window| Some(window.summary()))?;
+    Ok(json_response(&Windows { windows, next_cursor }))
 }
 
-/// One page in every kept window.
+/// The latest closed window with its totals.
+#[utoipa::path(
+    get,
+    path = "/v1/windows/latest",
+    tag = "windows",
+    responses((status = 200, description = "The window.", body = WindowSummary), NoSuchWindow)
+)]
+pub(super) async fn latest_window(State(view): State<Arc<View>>) -> Result<Response, Problem> {
+    Ok(json_response(&latest(&view)?.summary()))
+}
+
+/// One kept window with its totals.
+#[utoipa::path(
+    get,
+    path = "/v1/windows/{window_end}",
+    tag = "windows",
+    params((
+        "window_end" = i64,
+        Path,
+        description = "End of the window, ms since the epoch.",
+        minimum = -9_007_199_254_740_991_i64,
+        maximum = 9_007_199_254_740_991_i64,
+        example = 1_795_737_600_000_i64
+    )),
+    responses((status = 200, description = "The window.", body = WindowSummary), BadRequest, NoSuchWindow)
+)]
+pub(super) async fn window(
+    State(view): State<Arc<View>>,
+    window_end: Result<Path<i64>, PathRejection>,
+) -> Result<Response, Problem> {
+    let window_end = window_end.ok().map(|Path(window_end)| window_end);
+    let window_end = window_end.filter(|window_end| (-NUMBER_MAX..=NUMBER_MAX).contains(window_end));
+    let Some(window_end) = window_end else {
+        return Err(Problem::bad_request(format!(
+            "the window must be given by its end, a whole number from {} to {NUMBER_MAX} (ms since the epoch), or as \"latest\"",
+            -NUMBER_MAX
+        )));
+    };
+    Ok(json_response(&view.window(window_end)?.summary()))
+}
+
+/// Pages of one window, in an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Pages<'a> {
+    /// The window.
+    #[serde(flatten)]
+    window: WindowSummary,
+    /// How many of its kept pages the filters match.
+    matched: usize,
+    /// The pages.
+    pages: Vec<PageResult<'a>>,
+    /// The `cursor` with which the list goes on, if it does.
+    next_cursor: Option<String>,
+}
+
+/// The pages of a window: top pages, or those that filters match.
+///
+/// Of the latest closed window, or of the one that ends at `window_end`. The totals are those of the whole window, whatever
+/// the filters.
+#[utoipa::path(
+    get,
+    path = "/v1/pages",
+    tag = "pages",
+    params(PagesQuery),
+    responses((status = 200, description = "The pages.", body = Pages), BadRequest, NoSuchWindow)
+)]
+pub(super) async fn pages(
+    State(view): State<Arc<View>>,
+    Parameters(query): Parameters<PagesQuery>,
+) -> Result<Response, Problem> {
+    let window_end = query.window_end;
+    let (selection, place) = query.into_parts()?;
+    let window = match place.after.map(|position| position.window_end).or(window_end) {
+        Some(window_end) => view.window(window_end)?,
+        None => latest(&view)?,
+    };
+    let skip = place.after.map_or(0, |position| position.rows);
+    let selected = window.select(&selection, skip as usize, place.limit);
+    let rows = skip.saturating_add(u32::try_from(selected.pages.len()).unwrap_or(u32::MAX));
+    let more = (rows as usize) < selected.matched && rows > skip;
+    let next_cursor = more.then(|| place.cursor(Position { window_end: window.window_end(), rows }));
+    Ok(json_response(&Pages {
+        window: window.summary(),
+        matched: selected.matched,
+        pages: selected.pages.into_iter().map(PageResult::from).collect(),
+        next_cursor,
+    }))
+}
+
+/// One page in the kept windows, in an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PageWindows<'a> {
+    /// The page's key.
+    page_url: &'a str,
+    /// Its results, one for each window in which it has an event.
+    windows: Vec<PageResult<'a>>,
+    /// The `cursor` with which the list goes on, if it does.
+    next_cursor: Option<String>,
+}
+
+/// One page over time: its results in the kept windows.
+///
+/// A window in which the page has no event has no result. Where a window has more pages than are kept (`pages_kept`), those
+/// with fewest views have none either.
+#[utoipa::path(
+    get,
+    path = "/v1/pages/{page}/windows",
+    tag = "pages",
+    params(
+        (
+            "page" = String,
+            Path,
+            description = "The page's key, percent-encoded: `/a?b` is `%2Fa%3Fb`.",
+            min_length = 1,
+            max_length = 2_048,
+            example = "https://shop.example.com/products/007"
+        ),
+        WindowsQuery
+    ),
+    responses((status = 200, description = "The results.", body = PageWindows), BadRequest, NoSuchWindow)
+)]
 pub(super) async fn page_windows(
     State(view): State<Arc<View>>,
     page: Result<Path<String>, PathRejection>,
+    Parameters(query): Parameters<WindowsQuery>,
 ) -> Result<Response, Problem> {
     let Path(page_url) =
         page.map_err(|_| Problem::bad_request("the page key is not valid: percent-encode its UTF-8 bytes"))?;
-    if page_url.len() > PAGE_KEY_BYTES_MAX {
-        return Err(Problem::bad_request(format!("a page key has at most {PAGE_KEY_BYTES_MAX} bytes")));
+    let (range, place) = query.into_parts(&page_url)?;
+    let kept = view.windows();
+    if !kept.iter().any(|window| window.page(&page_url).is_some()) {
+        return Err(Problem::not_found("the page has no event in any window that is kept in memory"));
     }
-    view.with_page(&page_url, |windows| {
-        if windows.is_empty() {
-            return Err(Problem::not_found("the page has no event in any window that is kept in memory"));
-        }
-        Ok(json_response(&PageWindows { page_url: &page_url, windows }))
-    })
+    let (windows, next_cursor) = listed(&kept, range, place, |window| window.page(&page_url).map(PageResult::from))?;
+    Ok(json_response(&PageWindows { page_url: &page_url, windows, next_cursor }))
 }
 
-#[derive(Serialize)]
-struct PageWindows<'a> {
-    page_url: &'a str,
-    windows: &'a [&'a PageAnalytics],
+fn latest(view: &View) -> Result<Arc<KeptWindow>, NoWindow> {
+    view.latest().ok_or(NoWindow::NoneYet)
 }
 
-/// The parameters of a request for top pages.
-#[derive(Debug, PartialEq, Eq)]
-struct TopPages {
-    sort: PageSort,
-    limit: usize,
-}
-
-impl TopPages {
-    fn parse(pairs: Pairs) -> Result<TopPages, Problem> {
-        let Query(pairs) =
-            pairs.map_err(|_| Problem::bad_request("the query is not valid: percent-encode its values"))?;
-        let mut top = TopPages { sort: PageSort::ViewCount, limit: LIMIT_DEFAULT };
-        for (name, value) in pairs {
-            match name.as_str() {
-                "sort" => top.sort = PageSort::parse(&value).ok_or_else(unknown_sort)?,
-                "limit" => top.limit = parse_limit(&value)?,
-                _ => return Err(Problem::bad_request("unknown parameter: sort and limit are allowed")),
-            }
-        }
-        Ok(top)
+/// What `row` gives for the windows of a range, from the place on, and the cursor for the rest. `kept` is oldest first.
+fn listed<'a, T>(
+    kept: &'a [Arc<KeptWindow>],
+    range: WindowRange,
+    place: Place,
+    row: impl Fn(&'a KeptWindow) -> Option<T>,
+) -> Result<(Vec<T>, Option<String>), NoWindow> {
+    let after = place.after.map(|position| position.window_end);
+    if let (Some(after), Some(oldest)) = (after, kept.first().map(|window| window.window_end()))
+        && after < oldest
+    {
+        return Err(NoWindow::Forgotten { oldest });
     }
-}
-
-fn parse_limit(value: &str) -> Result<usize, Problem> {
-    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-    limit.ok_or_else(|| Problem::bad_request(format!("limit should be a number from 1 to {LIMIT_MAX}")))
-}
-
-fn unknown_sort() -> Problem {
-    let names = PageSort::NAMES.map(|(name, _)| name).join(", ");
-    Problem::bad_request(format!("unknown sort: one of {names} is allowed"))
-}
-
-fn latest(view: &View) -> Result<Arc<KeptWindow>, Problem> {
-    view.latest().ok_or_else(|| Problem::not_found("no window has closed yet"))
-}
-
-/// What every path without a route answers.
-pub(super) async fn no_such_path() -> Response {
-    Problem::not_found("there is nothing at this path").into_response()
+    let in_range = |window: &&'a Arc<KeptWindow>| {
+        let window_end = window.window_end();
+        let comes = match range.order {
+            Order::Desc => after.is_none_or(|after| window_end < after),
+            Order::Asc => after.is_none_or(|after| window_end > after),
+        };
+        comes && (range.window_end_min..=range.window_end_max).contains(&window_end)
+    };
+    let windows: Box<dyn Iterator<Item = &Arc<KeptWindow>>> = match range.order {
+        Order::Desc => Box::new(kept.iter().rev()),
+        Order::Asc => Box::new(kept.iter()),
+    };
+    let mut found = windows.filter(in_range).filter_map(|window| Some((window.window_end(), row(window)?)));
+    let (mut rows, mut last) = (Vec::new(), None);
+    for (window_end, row) in found.by_ref().take(place.limit) {
+        rows.push(row);
+        last = Some(window_end);
+    }
+    let more = found.next().is_some();
+    let position = last.filter(|_| more).map(|window_end| Position { window_end, rows: 0 });
+    Ok((rows, position.map(|position| place.cursor(position))))
 }

@@ -1,7 +1,6 @@
 //! Savepoints on demand.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -10,9 +9,11 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::json_response;
-use super::problem::Problem;
+use super::limits::SAVEPOINT_MAX;
+use super::problem::{NoSavepoint, Problem};
 use crate::checkpoint::coordinator::{SavepointRequest, SavepointRequests};
 use crate::checkpoint::names;
 
@@ -23,7 +24,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 /// Whether a request may change anything: only from this machine, as there is no authentication; and only as JSON, so that no
 /// page of another site can have a browser send it.
 pub(super) fn may_change(peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
-    let problem = |status, detail: &str| Err(Problem { status, detail: detail.to_owned() });
+    let problem = |status, detail: &str| Err(Problem::new(status, detail));
     if !peer.ip().to_canonical().is_loopback() {
         return problem(StatusCode::FORBIDDEN, "this can be asked for from the process's own machine only");
     }
@@ -33,26 +34,47 @@ pub(super) fn may_change(peer: SocketAddr, headers: &HeaderMap) -> Result<(), Pr
     Ok(())
 }
 
-/// Longer than this no savepoint takes that comes to anything.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-#[derive(Deserialize)]
+/// The savepoint that is asked for.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+pub(super) struct Asked {
+    /// What it will be called: letters, digits, dots, underscores and hyphens; not `.` nor `..`.
+    #[schema(
+        max_length = 200,
+        pattern = r"^(\.{0,2}[A-Za-z0-9_-]|\.{3})[A-Za-z0-9._-]*$",
+        example = "before-the-change"
+    )]
     name: String,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    savepoint: String,
-    through: i64,
+/// A savepoint that was taken.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Answer {
+    /// What it is called.
+    name: String,
+    /// It goes through this window end, ms since the epoch.
+    through_ms: i64,
+    /// Events that it holds.
     events: u64,
+    /// Bytes of all that it refers to.
     bytes: u64,
+    /// Bytes that were written for it: what has changed since the last checkpoint.
     bytes_written: u64,
+    /// How long it took, ms.
     took_ms: i64,
 }
 
-/// `POST /v1/savepoints` with `{"name": "…"}`: answers when the savepoint is there.
+/// Takes a savepoint: a checkpoint with a name, kept until somebody deletes it.
+///
+/// The answer comes when the savepoint is there. Without a token configured, only requests from the process's own machine are
+/// let through. Only JSON is taken, so that no page of another site can have a browser send it.
+#[utoipa::path(
+    post,
+    path = "/v1/savepoints",
+    tag = "job",
+    request_body = Asked,
+    responses((status = 201, description = "The savepoint.", body = Answer), NoSavepoint)
+)]
 pub(super) async fn take(
     State(requests): State<Option<SavepointRequests>>,
     Extension(Peer(peer)): Extension<Peer>,
@@ -72,11 +94,11 @@ pub(super) async fn take(
     // Who asked may be gone when the answer comes.
     let reply = Box::new(|outcome| drop(reply.send(outcome)));
     requests.ask(SavepointRequest { name: name.clone(), reply });
-    match timeout(PATIENCE, taken).await {
+    match timeout(SAVEPOINT_MAX, taken).await {
         Ok(Ok(Ok(taken))) => {
             let answer = Answer {
-                savepoint: asked.name,
-                through: taken.through_ms,
+                name: asked.name,
+                through_ms: taken.through_ms,
                 events: taken.events,
                 bytes: taken.bytes,
                 bytes_written: taken.bytes_written,
@@ -88,7 +110,7 @@ pub(super) async fn take(
         Ok(Err(_)) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the job is ending")),
         Err(_) => Err(problem(
             StatusCode::GATEWAY_TIMEOUT,
-            &format!("nothing came of {name} within {} s", PATIENCE.as_secs()),
+            &format!("nothing came of {name} within {} s", SAVEPOINT_MAX.as_secs()),
         )),
     }
 }

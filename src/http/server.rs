@@ -16,18 +16,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::limits::{CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, STOP_MAX};
 use super::savepoints::Peer;
 use super::status::Status;
 use super::{Live, Site, router};
-
-/// Most connections at a time; further ones wait to be accepted.
-pub const CONNECTIONS_MAX: usize = 512;
-/// Most bytes in the head of a request. A page key of 2 KiB, percent-encoded, fits.
-pub const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// How long a client may take to send the head of a request, and how long it may stay connected without one.
-pub const HEADER_READ_MAX: Duration = Duration::from_secs(30);
-/// How long requests may still run after [`Server::stop`].
-pub const STOP_MAX: Duration = Duration::from_secs(1);
 
 /// Seconds between two rounds of work on the metrics.
 const UPKEEP_SECONDS: u64 = 5;

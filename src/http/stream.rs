@@ -20,25 +20,23 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
 use futures_util::stream;
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
+use utoipa::IntoParams;
 
 use super::feed::{Change, Feed, Feeds, Figures, RowsQuery, Snapshot};
-use super::pages::{LIMIT_MAX, PAGE_KEY_BYTES_MAX};
-use super::problem::Problem;
-use super::query::{Order, PageSelection};
+use super::limits::STREAMS_MAX;
+use super::problem::{BadRequest, Problem, TooManyStreams};
+use super::query::{self, Order, PageSelection, PageSort, Parameters};
 use super::server::stopped;
-use super::view::{Edition, PageSort, View};
-
-/// Most streams at a time; one more is answered with 503.
-pub const STREAMS_MAX: usize = 256;
+use super::view::{Edition, View};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -68,9 +66,10 @@ impl Streams {
 
     fn subscribe(&self, query: StreamQuery) -> Option<Subscription> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        let StreamQuery { rows, page } = query;
+        let StreamQuery { sort, order, contains, limit, page } = query;
+        let selection = PageSelection { sort, order, contains, ..PageSelection::default() };
         let mut subscription = Subscription {
-            feed: self.feeds.feed(rows),
+            feed: self.feeds.feed(RowsQuery { selection, limit }),
             page,
             changes: self.view.changes(),
             cluster: self.cluster.clone(),
@@ -87,50 +86,68 @@ impl Streams {
 }
 
 /// What a stream asks for.
-struct StreamQuery {
-    rows: RowsQuery,
-    /// The page that it wants to see in every window.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StreamQuery {
+    /// What the rows are sorted by; pages that are equal in it are in the order of their keys.
+    #[serde(default)]
+    #[param(inline, default = "view_count")]
+    sort: PageSort,
+    /// Which end comes first: `desc`, the greatest, or `asc`, the least.
+    #[serde(default)]
+    #[param(inline, default = "desc")]
+    order: Order,
+    /// Only pages whose key has this in it. Keys are compared byte for byte, so upper and lower case differ.
+    #[serde(default, deserialize_with = "query::part_of_key")]
+    #[param(max_length = 512, example = "/products/")]
+    contains: String,
+    /// At most so many rows.
+    #[serde(default = "query::rows_default", deserialize_with = "query::limit")]
+    #[param(minimum = 1, maximum = 1_000, default = 100)]
+    limit: usize,
+    /// The key of a page whose figures are wanted in every window.
+    #[serde(default, deserialize_with = "page_key")]
+    #[param(value_type = Option<String>, max_length = 2_048, example = "/")]
     page: Option<Arc<str>>,
 }
 
-impl StreamQuery {
-    fn parse(pairs: Vec<(String, String)>) -> Result<StreamQuery, Problem> {
-        let rows = RowsQuery { selection: PageSelection::default(), limit: 100 };
-        let mut query = StreamQuery { rows, page: None };
-        for (name, value) in pairs {
-            match name.as_str() {
-                "sort" => {
-                    query.rows.selection.sort =
-                        PageSort::parse(&value).ok_or_else(|| Problem::bad_request("unknown sort"))?;
-                }
-                "order" => {
-                    query.rows.selection.order = match value.as_str() {
-                        "asc" => Order::Asc,
-                        "desc" => Order::Desc,
-                        _ => return Err(Problem::bad_request("order should be asc or desc")),
-                    };
-                }
-                "contains" => query.rows.selection.contains = value,
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                    query.rows.limit = limit.ok_or_else(|| Problem::bad_request("limit should be 1 to 1000"))?;
-                }
-                "page" if value.len() <= PAGE_KEY_BYTES_MAX => query.page = Some(value.into()),
-                _ => return Err(Problem::bad_request("unknown parameter")),
-            }
-        }
-        Ok(query)
+/// Longest page key, bytes: no event may have a longer one.
+const PAGE_KEY_BYTES_MAX: usize = 2_048;
+
+fn page_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+    let key = String::deserialize(deserializer)?;
+    if key.len() > PAGE_KEY_BYTES_MAX {
+        return Err(D::Error::custom(format!("must have at most {PAGE_KEY_BYTES_MAX} bytes, as every page's key has")));
     }
+    Ok(Some(key.into()))
 }
 
+/// Closed windows and the job's state as they come, as server-sent events.
+///
+/// Each event says what has changed for the rows that are asked for. First comes `snapshot`: the latest window and its rows,
+/// the totals of the kept windows, the page that is asked for, and the cluster. Then `window` for each closed window, with
+/// what changes, and `cluster`, the answer of `/v1/cluster`, about once a second. Another `snapshot` begins anew: who reads
+/// too slowly gets one, and everybody when windows of an earlier run have been read again. The data of every event is JSON;
+/// docs/http-api.md says what is in it.
+#[utoipa::path(
+    get,
+    path = "/v1/stream",
+    tag = "windows",
+    params(StreamQuery),
+    responses(
+        (status = 200, description = "The events.", body = String, content_type = "text/event-stream"),
+        BadRequest,
+        TooManyStreams
+    )
+)]
 pub(super) async fn stream(
     State(streams): State<Streams>,
-    pairs: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    Parameters(query): Parameters<StreamQuery>,
 ) -> Result<Response, Problem> {
-    let Query(pairs) = pairs.map_err(|_| Problem::bad_request("the query is not valid: percent-encode its values"))?;
-    let Some(subscription) = streams.subscribe(StreamQuery::parse(pairs)?) else {
-        let detail = format!("there are {STREAMS_MAX} streams already");
-        return Err(Problem { status: StatusCode::SERVICE_UNAVAILABLE, detail });
+    let Some(subscription) = streams.subscribe(query) else {
+        let detail = format!("there are {STREAMS_MAX} streams already: try again later");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
     let events = stream::unfold(subscription, |mut subscription| async {
         let event = subscription.next().await?;

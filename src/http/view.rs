@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use clicktide_dataflows::event::PageAnalytics;
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use super::query::PageSelection;
 
@@ -43,7 +44,7 @@ impl Default for ViewLimits {
 /// Sums and means over all pages of a window.
 ///
 /// Results say nothing of how many sessions a page has, so a page counts in the means of sessions by its users.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
     /// Pages with an event in the window.
     pub pages: u64,
@@ -91,133 +92,117 @@ pub(super) fn rate(part: i64, whole: i64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// A window in JSON, as requests get it.
-#[derive(Debug, Serialize)]
-pub struct WindowBody<'a> {
-    /// Start of the window, ms, included.
+/// One closed window, in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct WindowSummary {
+    /// Start of the window, ms since the epoch, included.
     pub window_start: i64,
-    /// End of the window, ms, excluded.
+    /// End of the window, ms since the epoch, excluded.
     pub window_end: i64,
     /// From the moment the watermark passed the window's end until its results could be read, ms, if measured.
     pub close_to_commit_ms: Option<u64>,
-    /// Sums over all its pages, also those not in `pages`.
+    /// Sums over all pages with an event in the window.
     pub totals: Totals,
-    /// Its top pages.
-    pub pages: Vec<&'a PageAnalytics>,
+    /// How many of those pages are kept in memory: those with most views, where they are not all.
+    pub pages_kept: usize,
 }
 
-/// What the top pages are sorted by, greatest first; the names are those of the result's fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PageSort {
-    /// Views, the default.
-    #[default]
-    ViewCount,
-    /// Distinct users.
-    UniqueUsers,
-    /// Clicks.
-    ClickCount,
-    /// Purchases.
-    ConversionCount,
-    /// Share of engaged sessions.
-    EngagementRate,
-    /// Share of bounced sessions.
-    BounceRate,
-    /// Mean duration of sessions.
-    AvgSessionDuration,
+/// The result of one page in one window, in JSON: field by field as in the results topic.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct PageResult<'a> {
+    /// The page's key.
+    pub page_url: &'a str,
+    /// Start of the window, ms since the epoch, included.
+    pub window_start: i64,
+    /// End of the window, ms since the epoch, excluded.
+    pub window_end: i64,
+    /// Views of the page in the window.
+    pub view_count: i64,
+    /// Distinct users with any event on the page in the window, exact.
+    pub unique_users: i32,
+    /// Clicks on the page in the window.
+    pub click_count: i64,
+    /// Purchases on the page in the window.
+    pub conversion_count: i64,
+    /// Share of the page's sessions with an event other than a view on it.
+    #[schema(minimum = 0, maximum = 1)]
+    pub engagement_rate: f64,
+    /// Share of the page's sessions whose only event in the window, on any page, is one view of it.
+    #[schema(minimum = 0, maximum = 1)]
+    pub bounce_rate: f64,
+    /// Mean duration in the window of the page's sessions, seconds.
+    #[schema(minimum = 0)]
+    pub avg_session_duration: f64,
 }
 
-impl PageSort {
-    /// Every sort, with the name it has in requests.
-    pub const NAMES: [(&'static str, PageSort); 7] = [
-        ("view_count", PageSort::ViewCount),
-        ("unique_users", PageSort::UniqueUsers),
-        ("click_count", PageSort::ClickCount),
-        ("conversion_count", PageSort::ConversionCount),
-        ("engagement_rate", PageSort::EngagementRate),
-        ("bounce_rate", PageSort::BounceRate),
-        ("avg_session_duration", PageSort::AvgSessionDuration),
-    ];
-
-    /// The sort of that name, if there is one.
-    pub fn parse(name: &str) -> Option<PageSort> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, sort)| *sort)
-    }
-
-    /// Orders two pages, the greater first; pages that are equal are in the order of their keys.
-    pub(super) fn compare(self, a: &PageAnalytics, b: &PageAnalytics) -> std::cmp::Ordering {
-        let descending = match self {
-            PageSort::ViewCount => b.view_count.cmp(&a.view_count),
-            PageSort::UniqueUsers => b.unique_users.cmp(&a.unique_users),
-            PageSort::ClickCount => b.click_count.cmp(&a.click_count),
-            PageSort::ConversionCount => b.conversion_count.cmp(&a.conversion_count),
-            PageSort::EngagementRate => b.engagement_rate.total_cmp(&a.engagement_rate),
-            PageSort::BounceRate => b.bounce_rate.total_cmp(&a.bounce_rate),
-            PageSort::AvgSessionDuration => b.avg_session_duration.total_cmp(&a.avg_session_duration),
-        };
-        descending.then_with(|| a.page_url.cmp(&b.page_url))
+impl<'a> From<&'a PageAnalytics> for PageResult<'a> {
+    fn from(page: &'a PageAnalytics) -> Self {
+        let PageAnalytics {
+            ref page_url,
+            window_start,
+            window_end,
+            view_count,
+            unique_users,
+            click_count,
+            conversion_count,
+            engagement_rate,
+            bounce_rate,
+            avg_session_duration,
+        } = *page;
+        PageResult {
+            page_url,
+            window_start,
+            window_end,
+            view_count,
+            unique_users,
+            click_count,
+            conversion_count,
+            engagement_rate,
+            bounce_rate,
+            avg_session_duration,
+        }
     }
 }
 
 /// A window as the view keeps it, shared by all who read it.
 #[derive(Debug)]
 pub struct KeptWindow {
-    window_start: i64,
-    window_end: i64,
-    close_to_commit_ms: Option<u64>,
-    totals: Totals,
+    summary: WindowSummary,
     /// Most views first.
     pages: Vec<PageAnalytics>,
     /// The places of the pages in order of their keys, made by the first who looks for a page.
     by_key: OnceLock<Vec<u32>>,
 }
 
+/// Some of a window's pages, of those that a selection matches.
+#[derive(Debug)]
+pub struct SelectedPages<'a> {
+    /// How many kept pages match.
+    pub matched: usize,
+    /// The ones that were asked for, in the selection's order.
+    pub pages: Vec<&'a PageAnalytics>,
+}
+
 impl KeptWindow {
     fn new(window: ClosedWindow, page_rows_max: usize) -> KeptWindow {
         let ClosedWindow { window_start, window_end, close_to_commit_ms, mut pages } = window;
         let totals = Totals::of(&pages);
-        pages.sort_unstable_by(|a, b| PageSort::ViewCount.compare(a, b));
+        let by_views = PageSelection::default();
+        pages.sort_unstable_by(|a, b| by_views.compare(a, b));
         pages.truncate(page_rows_max);
-        KeptWindow { window_start, window_end, close_to_commit_ms, totals, pages, by_key: OnceLock::new() }
-    }
-
-    /// Start of the window, ms, included.
-    pub fn window_start(&self) -> i64 {
-        self.window_start
+        let pages_kept = pages.len();
+        let summary = WindowSummary { window_start, window_end, close_to_commit_ms, totals, pages_kept };
+        KeptWindow { summary, pages, by_key: OnceLock::new() }
     }
 
     /// End of the window, ms, excluded.
     pub fn window_end(&self) -> i64 {
-        self.window_end
+        self.summary.window_end
     }
 
-    /// The window with its first `limit` pages by `sort`.
-    pub fn body(&self, sort: PageSort, limit: usize) -> WindowBody<'_> {
-        let mut pages: Vec<&PageAnalytics> = self.pages.iter().collect();
-        let limit = limit.min(pages.len());
-        if sort != PageSort::ViewCount {
-            if limit > 0 && limit < pages.len() {
-                pages.select_nth_unstable_by(limit, |a, b| sort.compare(a, b));
-            }
-            pages[..limit].sort_unstable_by(|a, b| sort.compare(a, b));
-        }
-        pages.truncate(limit);
-        WindowBody {
-            window_start: self.window_start,
-            window_end: self.window_end,
-            close_to_commit_ms: self.close_to_commit_ms,
-            totals: self.totals,
-            pages,
-        }
-    }
-
-    /// From the moment the watermark passed its end until its results could be read, ms, if measured.
-    pub fn close_to_commit_ms(&self) -> Option<u64> {
-        self.close_to_commit_ms
-    }
-
-    /// Its sums and means.
-    pub fn totals(&self) -> Totals {
-        self.totals
+    /// The window without its pages.
+    pub fn summary(&self) -> WindowSummary {
+        self.summary
     }
 
     /// The pages that are kept of it, most views first.
@@ -225,19 +210,31 @@ impl KeptWindow {
         &self.pages
     }
 
-    /// The places among its pages of the first `limit` of a selection, in their order, and how many pages match.
-    pub(super) fn select(&self, selection: &PageSelection, limit: usize) -> (Vec<usize>, usize) {
-        let mut places: Vec<usize> =
-            (0..self.pages.len()).filter(|place| selection.matches(&self.pages[*place])).collect();
-        let matching = places.len();
-        let limit = limit.min(matching);
-        let compare = |a: &usize, b: &usize| selection.compare(&self.pages[*a], &self.pages[*b]);
-        if limit > 0 && limit < matching {
-            places.select_nth_unstable_by(limit, compare);
+    /// The pages that `selection` matches, without its first `skip`, and of those at most `limit`. Costs a look at every
+    /// page, and a sort of what is given.
+    pub fn select(&self, selection: &PageSelection, skip: usize, limit: usize) -> SelectedPages<'_> {
+        let (places, matched) = self.places(selection, skip, limit);
+        SelectedPages { matched, pages: places.into_iter().map(|place| &self.pages[place]).collect() }
+    }
+
+    /// The same by their places among the pages, and how many match.
+    pub(super) fn places(&self, selection: &PageSelection, skip: usize, limit: usize) -> (Vec<usize>, usize) {
+        let matches = |place: &usize| selection.matches(&self.pages[*place]);
+        let mut places: Vec<usize> = (0..self.pages.len()).filter(matches).collect();
+        let matched = places.len();
+        let end = skip.saturating_add(limit).min(matched);
+        let skip = skip.min(end);
+        // As they are kept, they are in the default's order.
+        if (selection.sort, selection.order) != Default::default() {
+            let compare = |a: &usize, b: &usize| selection.compare(&self.pages[*a], &self.pages[*b]);
+            if (1..matched).contains(&end) {
+                places.select_nth_unstable_by(end - 1, compare);
+            }
+            places[..end].sort_unstable_by(compare);
         }
-        places.truncate(limit);
-        places.sort_unstable_by(compare);
-        (places, matching)
+        places.truncate(end);
+        places.drain(..skip);
+        (places, matched)
     }
 
     /// The result of one page, if it is kept. Costs a binary search, and a sort of the keys the first time.
@@ -251,6 +248,34 @@ impl KeptWindow {
         let found = by_key.binary_search_by_key(&page_url, key).ok()?;
         Some(&self.pages[by_key[found] as usize])
     }
+}
+
+/// Why there is no window with an end that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoWindow {
+    /// There is none at all.
+    #[error("no window has closed yet")]
+    NoneYet,
+    /// It is older than what is kept.
+    #[error("windows that end before {oldest} are no longer kept in memory")]
+    Forgotten {
+        /// End of the oldest window that is kept, ms.
+        oldest: i64,
+    },
+    /// It is newer than the latest.
+    #[error("no window that ends after {latest} has closed yet")]
+    NotClosed {
+        /// End of the latest window, ms.
+        latest: i64,
+    },
+    /// No window ends there.
+    #[error("no window ends at {window_end}: the closest that is kept ends at {closest}")]
+    NoEnd {
+        /// What was asked for, ms.
+        window_end: i64,
+        /// The end that is closest to it, ms.
+        closest: i64,
+    },
 }
 
 /// The last closed windows, written by the committer's thread and read by requests.
@@ -283,7 +308,7 @@ struct Kept {
 
 impl Kept {
     fn edition(&self) -> Edition {
-        Edition { restored: self.restored, window_end: self.windows.back().map(|last| last.window_end) }
+        Edition { restored: self.restored, window_end: self.windows.back().map(|last| last.window_end()) }
     }
 }
 
@@ -301,7 +326,7 @@ impl View {
         let mut forgotten = Vec::new();
         let edition = {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-            if kept.windows.back().is_some_and(|last| window.window_end <= last.window_end) {
+            if kept.windows.back().is_some_and(|last| window.window_end() <= last.window_end()) {
                 return;
             }
             kept.page_rows += window.pages.len();
@@ -328,7 +353,7 @@ impl View {
         let edition = {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
             for window in windows.into_iter().rev() {
-                if kept.windows.front().is_some_and(|first| window.window_end >= first.window_end) {
+                if kept.windows.front().is_some_and(|first| window.window_end() >= first.window_end()) {
                     continue;
                 }
                 let page_rows = kept.page_rows + window.pages.len();
@@ -367,14 +392,29 @@ impl View {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).windows.back().cloned()
     }
 
-    /// Calls `f` with the results of one page in every kept window, oldest first.
-    pub fn with_page<T>(&self, page_url: &str, f: impl FnOnce(&[&PageAnalytics]) -> T) -> T {
-        let windows = self.windows();
-        let rows: Vec<&PageAnalytics> = windows.iter().filter_map(|window| window.page(page_url)).collect();
-        f(&rows)
+    /// The window that ends then, ms.
+    ///
+    /// # Errors
+    /// When there is none, with the reason.
+    pub fn window(&self, window_end: i64) -> Result<Arc<KeptWindow>, NoWindow> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let ends = |at: usize| kept.windows.get(at).map(|window| window.window_end());
+        match kept.windows.binary_search_by_key(&window_end, |window| window.window_end()) {
+            Ok(at) => Ok(Arc::clone(&kept.windows[at])),
+            Err(at) => Err(match (at.checked_sub(1).and_then(ends), ends(at)) {
+                (None, None) => NoWindow::NoneYet,
+                (None, Some(oldest)) => NoWindow::Forgotten { oldest },
+                (Some(latest), None) => NoWindow::NotClosed { latest },
+                (Some(before), Some(after)) => {
+                    let nearer = window_end.abs_diff(before) <= window_end.abs_diff(after);
+                    NoWindow::NoEnd { window_end, closest: if nearer { before } else { after } }
+                }
+            }),
+        }
     }
 
-    fn windows(&self) -> Vec<Arc<KeptWindow>> {
+    /// Every kept window, oldest first.
+    pub fn windows(&self) -> Vec<Arc<KeptWindow>> {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).windows.iter().cloned().collect()
     }
 }
@@ -382,10 +422,11 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::query::{Order, PageSort};
     use crate::http::testing::{page, window};
 
     fn ends(view: &View) -> Vec<i64> {
-        view.recent(usize::MAX).0.iter().map(|kept| kept.window_end).collect()
+        view.windows().iter().map(|kept| kept.window_end()).collect()
     }
 
     #[test]
@@ -399,7 +440,7 @@ mod tests {
             let kept = view.kept.read().unwrap();
             assert_eq!((kept.windows.len(), kept.page_rows), (windows, rows), "{published} windows of {pages} pages");
             assert_eq!(kept.page_rows, kept.windows.iter().map(|window| window.pages.len()).sum::<usize>());
-            assert_eq!(kept.windows.back().unwrap().totals.pages, pages as u64);
+            assert_eq!(kept.windows.back().unwrap().summary.totals.pages, pages as u64);
         };
         check(3, 10, 3, 30);
         check(9, 10, 5, 50);
@@ -415,9 +456,9 @@ mod tests {
         let pages = vec![page("/a", 10, 1), page("/b", 10, 9), page("/c", 10, 5)];
         view.publish(ClosedWindow { window_start: 0, window_end: 10, close_to_commit_ms: None, pages });
         let latest = view.latest().unwrap();
-        let body = latest.body(PageSort::ViewCount, 10);
-        assert_eq!(body.pages.iter().map(|page| page.page_url.as_str()).collect::<Vec<_>>(), ["/b", "/c"]);
-        assert_eq!((body.totals.pages, body.totals.view_count), (3, 15));
+        assert_eq!(latest.pages().iter().map(|page| page.page_url.as_str()).collect::<Vec<_>>(), ["/b", "/c"]);
+        let WindowSummary { totals, pages_kept, .. } = latest.summary();
+        assert_eq!((totals.pages, totals.view_count, pages_kept), (3, 15, 2));
     }
 
     #[test]
@@ -430,24 +471,56 @@ mod tests {
     }
 
     #[test]
-    fn sorted() {
-        let mut pages = vec![page("/b", 10, 3), page("/a", 10, 3), page("/c", 10, 7)];
+    fn selected() {
+        let mut pages = vec![page("/b", 10, 3), page("/a", 10, 3), page("/c", 10, 7), page("/C/d", 10, 0)];
         pages[0].bounce_rate = 0.5;
         pages[2].unique_users = 1;
-        let kept = KeptWindow::new(
-            ClosedWindow { window_start: 0, window_end: 10, close_to_commit_ms: None, pages },
-            usize::MAX,
-        );
-        let check = |sort: &str, limit: usize, expected: &[&str]| {
-            let body = kept.body(PageSort::parse(sort).unwrap(), limit);
-            let pages: Vec<&str> = body.pages.iter().map(|page| page.page_url.as_str()).collect();
-            assert_eq!(pages, expected, "{sort} {limit}");
+        let closed = ClosedWindow { window_start: 0, window_end: 10, close_to_commit_ms: None, pages };
+        let kept = KeptWindow::new(closed, usize::MAX);
+        let select = |selection: &PageSelection, skip: usize, limit: usize, matched: usize, expected: &[&str]| {
+            let selected = kept.select(selection, skip, limit);
+            let pages: Vec<&str> = selected.pages.iter().map(|page| page.page_url.as_str()).collect();
+            assert_eq!((selected.matched, &*pages), (matched, expected), "{selection:?} {skip} {limit}");
         };
-        check("view_count", 3, &["/c", "/a", "/b"]);
-        check("view_count", 1, &["/c"]);
-        check("unique_users", 1000, &["/a", "/b", "/c"]);
-        check("bounce_rate", 2, &["/b", "/a"]);
-        check("bounce_rate", 0, &[]);
+        let (desc, asc) = (Order::Desc, Order::Asc);
+        let sorted = |sort, order, skip: usize, limit: usize, expected: &[&str]| {
+            select(&PageSelection { sort, order, ..PageSelection::default() }, skip, limit, 4, expected);
+        };
+        sorted(PageSort::ViewCount, desc, 0, 4, &["/c", "/a", "/b", "/C/d"]);
+        sorted(PageSort::ViewCount, desc, 1, 2, &["/a", "/b"]);
+        sorted(PageSort::ViewCount, asc, 0, 3, &["/C/d", "/a", "/b"]);
+        sorted(PageSort::UniqueUsers, desc, 0, 1_000, &["/C/d", "/a", "/b", "/c"]);
+        sorted(PageSort::UniqueUsers, asc, 0, 2, &["/c", "/C/d"]);
+        sorted(PageSort::BounceRate, desc, 0, 2, &["/b", "/C/d"]);
+        sorted(PageSort::PageUrl, desc, 0, 2, &["/c", "/b"]);
+        sorted(PageSort::PageUrl, asc, 3, 9, &["/c"]);
+        sorted(PageSort::BounceRate, desc, 0, 0, &[]);
+        sorted(PageSort::BounceRate, desc, 4, 1, &[]);
+        sorted(PageSort::BounceRate, desc, usize::MAX, usize::MAX, &[]);
+
+        let all = PageSelection::default();
+        select(&PageSelection { contains: "c".into(), ..all.clone() }, 0, 9, 1, &["/c"]);
+        select(&PageSelection { prefix: "/C".into(), ..all.clone() }, 0, 9, 1, &["/C/d"]);
+        select(&PageSelection { prefix: "C".into(), ..all.clone() }, 0, 9, 0, &[]);
+        select(&PageSelection { view_count_min: 3, ..all.clone() }, 1, 1, 3, &["/a"]);
+        select(&PageSelection { view_count_min: 8, ..all }, 0, 9, 0, &[]);
+    }
+
+    #[test]
+    fn windows_by_their_ends() {
+        let view = View::new(ViewLimits { windows_max: 3, page_rows_max: 100 });
+        let why_not = |window_end| view.window(window_end).map_or_else(|no| no, |window| panic!("{window:?}"));
+        assert_eq!(why_not(10), NoWindow::NoneYet);
+        for end in [10, 20, 30, 50] {
+            view.publish(window(end, 1));
+        }
+        assert_eq!(view.window(30).map(|window| window.window_end()), Ok(30));
+        assert_eq!(why_not(10), NoWindow::Forgotten { oldest: 20 });
+        assert_eq!(why_not(i64::MIN), NoWindow::Forgotten { oldest: 20 });
+        assert_eq!(why_not(60), NoWindow::NotClosed { latest: 50 });
+        assert_eq!(why_not(i64::MAX), NoWindow::NotClosed { latest: 50 });
+        assert_eq!(why_not(40), NoWindow::NoEnd { window_end: 40, closest: 30 });
+        assert_eq!(why_not(41), NoWindow::NoEnd { window_end: 41, closest: 50 });
     }
 
     #[test]

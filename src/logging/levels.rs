@@ -11,7 +11,7 @@ use tracing_subscriber::reload::Handle;
 use super::{Below, LoggingError, line};
 
 /// The levels that count now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Levels {
     /// The filter, in tracing's syntax.
     pub filter: String,
