@@ -17,6 +17,7 @@ use clicktide::kafka::scan::{End, Scan, scan};
 use clicktide::privacy::{HashKey, PageKey};
 use clicktide::progress::{IdleAdvance as Advance, JobState, PartitionCut, Progress};
 use clicktide::validation::Limits;
+use clicktide::work::Work;
 use clicktide_dataflows::event::{EventType, PageAnalytics};
 use clicktide_dataflows::time::Windows;
 use support::topics::{Topic, Transactions};
@@ -213,7 +214,11 @@ impl Job {
     }
 
     fn audit(&self, brokers: &str) -> AuditReport {
-        audit(&self.settings(brokers), &Arc::default()).unwrap_or_else(|error| panic!("{error}"))
+        let work = Arc::new(Work::default());
+        let report = audit(&self.settings(brokers), &work).unwrap_or_else(|error| panic!("{error}"));
+        // The input is not always read to its end.
+        assert!((1..=work.total()).contains(&work.done()), "{work:?}");
+        report
     }
 }
 
