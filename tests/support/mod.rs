@@ -5,6 +5,7 @@
 
 pub mod chance;
 pub mod job;
+pub mod monitoring;
 pub mod proxy;
 pub mod topics;
 
@@ -34,10 +35,15 @@ fn required(variable: &str, or_fail: bool) -> Option<String> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
     if value.is_none() {
         assert!(!or_fail, "{variable} is not set");
-        // Not by eprintln!, which the test harness keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {}: {variable} is not set", test_name());
+        skipped(&format!("{variable} is not set"));
     }
     value
+}
+
+/// Says, for `scripts/test` to report, that the running test is skipped.
+pub fn skipped(why: &str) {
+    // Not by eprintln!, which the test harness keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {}: {why}", test_name());
 }
 
 /// The name of the running test, which is that of its thread.
