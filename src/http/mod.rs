@@ -18,7 +18,9 @@ pub mod stream;
 pub mod view;
 
 mod dashboard;
+mod feed;
 mod problem;
+mod query;
 mod savepoints;
 #[cfg(test)]
 mod testing;
@@ -79,7 +81,8 @@ pub struct GeneratorSite {
 /// What a server's own thread tells the streams.
 #[derive(Clone)]
 struct Live {
-    status: watch::Receiver<Arc<str>>,
+    /// The cluster as JSON.
+    cluster: watch::Receiver<Arc<str>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -105,8 +108,8 @@ fn job_routes(job: JobSite, live: Live) -> Router {
         .route("/readyz", get(async move || health_response(&health::readiness(&ready, &limits))))
         .route("/metrics", get(prometheus).with_state(metrics));
     let Some(view) = view else { return routes };
-    let status = live.status.clone();
-    let streams = stream::Streams::new(Arc::clone(&view), live.status, live.stop);
+    let cluster = live.cluster.clone();
+    let streams = stream::Streams::new(Arc::clone(&view), live.cluster, live.stop);
     let windows = Router::new()
         .route("/v1/windows/latest", get(pages::latest_window))
         .route("/v1/pages", get(pages::top_pages))
@@ -115,7 +118,7 @@ fn job_routes(job: JobSite, live: Live) -> Router {
     routes
         .merge(windows)
         .route("/v1/savepoints", post(savepoints::take).with_state(savepoints))
-        .route("/v1/cluster", get(async move || json_text(status.borrow().to_string())))
+        .route("/v1/cluster", get(async move || json_text(cluster.borrow().to_string())))
         .route("/v1/stream", get(stream::stream).with_state(streams))
         .merge(dashboard::routes())
 }

@@ -322,6 +322,7 @@ impl Status {
             },
             watermark_ms,
             watermark_lag_ms: watermark_ms.map(behind),
+            held_back_by: held_back_by(&partitions),
             committed_window_end_ms: self.committed().map(|(window_end_ms, _)| window_end_ms),
             open_windows: watermark_ms.and_then(|watermark_ms| self.open_windows(watermark_ms, &partitions)),
             events: workers.iter().map(|worker| worker.events).sum(),
@@ -510,6 +511,8 @@ pub struct ClusterSnapshot {
     pub watermark_ms: Option<i64>,
     /// How far it is behind the wall clock, ms.
     pub watermark_lag_ms: Option<i64>,
+    /// The partition with the least watermark, which the job's waits for.
+    pub held_back_by: Option<i32>,
     /// The last committed window end, ms.
     pub committed_window_end_ms: Option<i64>,
     /// The windows that have begun, by the latest event, and are not closed; none before the first event.
@@ -657,6 +660,12 @@ pub struct PartitionSnapshot {
     pub idle: bool,
 }
 
+/// The partition with the least watermark.
+fn held_back_by(partitions: &[PartitionStatus]) -> Option<i32> {
+    let known = partitions.iter().filter(|partition| partition.watermark_ms.is_some());
+    known.min_by_key(|partition| partition.watermark_ms).map(|partition| partition.partition)
+}
+
 /// The wall clock, ms since the epoch.
 fn wall_clock_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -721,6 +730,7 @@ mod tests {
         check("/notice", serde_json::Value::Null);
         check("/checkpoints", serde_json::Value::Null);
         check("/watermark_lag_ms", 1_000.into());
+        check("/held_back_by", 2.into());
         check("/committed_window_end_ms", 8_000.into());
         check("/events", 15.into());
         check("/results", 6.into());

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use clicktide_dataflows::event::PageAnalytics;
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::watch;
+
+use super::query::PageSelection;
 
 /// A window whose results are committed: what [`View::publish`] takes.
 #[derive(Clone, Debug)]
@@ -38,8 +40,10 @@ impl Default for ViewLimits {
     }
 }
 
-/// Sums over all pages of a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// Sums and means over all pages of a window.
+///
+/// Results say nothing of how many sessions a page has, so a page counts in the means of sessions by its users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Totals {
     /// Pages with an event in the window.
     pub pages: u64,
@@ -49,32 +53,45 @@ pub struct Totals {
     pub click_count: i64,
     /// Purchases in the window.
     pub conversion_count: i64,
+    /// Purchases per view; none without views.
+    pub conversion_rate: Option<f64>,
+    /// Mean of the pages' shares of engaged sessions, by their users; none without pages.
+    pub engagement_rate: Option<f64>,
+    /// Mean of the pages' shares of bounced sessions, by their users; none without pages.
+    pub bounce_rate: Option<f64>,
+    /// Mean of the pages' session durations, by their users, seconds; none without pages.
+    pub avg_session_duration: Option<f64>,
 }
 
 impl Totals {
+    /// The same pages in the same order give the same totals, bit for bit.
     fn of(pages: &[PageAnalytics]) -> Totals {
         let mut totals = Totals { pages: pages.len() as u64, ..Totals::default() };
+        let (mut users, mut engaged, mut bounced, mut duration) = (0.0, 0.0, 0.0, 0.0);
         for page in pages {
             totals.view_count = totals.view_count.saturating_add(page.view_count);
             totals.click_count = totals.click_count.saturating_add(page.click_count);
             totals.conversion_count = totals.conversion_count.saturating_add(page.conversion_count);
+            let weight = f64::from(page.unique_users);
+            users += weight;
+            engaged += weight * page.engagement_rate;
+            bounced += weight * page.bounce_rate;
+            duration += weight * page.avg_session_duration;
         }
+        totals.conversion_rate = rate(totals.conversion_count, totals.view_count);
+        let mean = |sum: f64| (users > 0.0).then(|| sum / users);
+        (totals.engagement_rate, totals.bounce_rate) = (mean(engaged), mean(bounced));
+        totals.avg_session_duration = mean(duration);
         totals
     }
 }
 
-/// The totals of one window, as the history in a stream's first event has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct WindowTotals {
-    /// Start of the window, ms, included.
-    pub window_start: i64,
-    /// End of the window, ms, excluded.
-    pub window_end: i64,
-    /// Its sums.
-    pub totals: Totals,
+/// How many there are of the whole; none of nothing.
+pub(super) fn rate(part: i64, whole: i64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// A window in JSON: of a request, or of a `window` event in the stream.
+/// A window in JSON, as requests get it.
 #[derive(Debug, Serialize)]
 pub struct WindowBody<'a> {
     /// Start of the window, ms, included.
@@ -90,9 +107,10 @@ pub struct WindowBody<'a> {
 }
 
 /// What the top pages are sorted by, greatest first; the names are those of the result's fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PageSort {
     /// Views, the default.
+    #[default]
     ViewCount,
     /// Distinct users.
     UniqueUsers,
@@ -126,7 +144,7 @@ impl PageSort {
     }
 
     /// Orders two pages, the greater first; pages that are equal are in the order of their keys.
-    fn compare(self, a: &PageAnalytics, b: &PageAnalytics) -> std::cmp::Ordering {
+    pub(super) fn compare(self, a: &PageAnalytics, b: &PageAnalytics) -> std::cmp::Ordering {
         let descending = match self {
             PageSort::ViewCount => b.view_count.cmp(&a.view_count),
             PageSort::UniqueUsers => b.unique_users.cmp(&a.unique_users),
@@ -149,12 +167,9 @@ pub struct KeptWindow {
     totals: Totals,
     /// Most views first.
     pages: Vec<PageAnalytics>,
-    /// The body of its event in the stream, made by the first subscriber who needs it.
-    event: OnceLock<Arc<str>>,
+    /// The places of the pages in order of their keys, made by the first who looks for a page.
+    by_key: OnceLock<Vec<u32>>,
 }
-
-/// Pages in a `window` event of the stream.
-pub const STREAM_PAGES: usize = 100;
 
 impl KeptWindow {
     fn new(window: ClosedWindow, page_rows_max: usize) -> KeptWindow {
@@ -162,7 +177,12 @@ impl KeptWindow {
         let totals = Totals::of(&pages);
         pages.sort_unstable_by(|a, b| PageSort::ViewCount.compare(a, b));
         pages.truncate(page_rows_max);
-        KeptWindow { window_start, window_end, close_to_commit_ms, totals, pages, event: OnceLock::new() }
+        KeptWindow { window_start, window_end, close_to_commit_ms, totals, pages, by_key: OnceLock::new() }
+    }
+
+    /// Start of the window, ms, included.
+    pub fn window_start(&self) -> i64 {
+        self.window_start
     }
 
     /// End of the window, ms, excluded.
@@ -190,26 +210,67 @@ impl KeptWindow {
         }
     }
 
-    /// The JSON of the window's event in the stream, with its [`STREAM_PAGES`] top pages. It is made once.
-    pub fn event(&self) -> Arc<str> {
-        let json = || super::json(&self.body(PageSort::ViewCount, STREAM_PAGES)).into();
-        Arc::clone(self.event.get_or_init(json))
+    /// From the moment the watermark passed its end until its results could be read, ms, if measured.
+    pub fn close_to_commit_ms(&self) -> Option<u64> {
+        self.close_to_commit_ms
     }
 
-    fn window_totals(&self) -> WindowTotals {
-        WindowTotals { window_start: self.window_start, window_end: self.window_end, totals: self.totals }
+    /// Its sums and means.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The pages that are kept of it, most views first.
+    pub fn pages(&self) -> &[PageAnalytics] {
+        &self.pages
+    }
+
+    /// The places among its pages of the first `limit` of a selection, in their order, and how many pages match.
+    pub(super) fn select(&self, selection: &PageSelection, limit: usize) -> (Vec<usize>, usize) {
+        let mut places: Vec<usize> =
+            (0..self.pages.len()).filter(|place| selection.matches(&self.pages[*place])).collect();
+        let matching = places.len();
+        let limit = limit.min(matching);
+        let compare = |a: &usize, b: &usize| selection.compare(&self.pages[*a], &self.pages[*b]);
+        if limit > 0 && limit < matching {
+            places.select_nth_unstable_by(limit, compare);
+        }
+        places.truncate(limit);
+        places.sort_unstable_by(compare);
+        (places, matching)
+    }
+
+    /// The result of one page, if it is kept. Costs a binary search, and a sort of the keys the first time.
+    pub fn page(&self, page_url: &str) -> Option<&PageAnalytics> {
+        let key = |place: &u32| self.pages[*place as usize].page_url.as_str();
+        let by_key = self.by_key.get_or_init(|| {
+            let mut places: Vec<u32> = (0..).take(self.pages.len()).collect();
+            places.sort_unstable_by_key(key);
+            places
+        });
+        let found = by_key.binary_search_by_key(&page_url, key).ok()?;
+        Some(&self.pages[by_key[found] as usize])
     }
 }
 
 /// The last closed windows, written by the committer's thread and read by requests.
 ///
 /// Memory is bounded by [`ViewLimits`]. Publishing waits for no reader: readers hold the lock only to copy a few
-/// pointers, and a subscriber who is too slow loses windows and is told so.
+/// pointers, and who wants to hear of windows is told that there are new ones, and fetches them.
 #[derive(Debug)]
 pub struct View {
     limits: ViewLimits,
     kept: RwLock<Kept>,
-    published: broadcast::Sender<Arc<KeptWindow>>,
+    changed: watch::Sender<Edition>,
+}
+
+/// Which windows a view holds: it changes when they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edition {
+    /// How often older windows have been put before the others.
+    pub restored: u64,
+    /// End of the last window, ms.
+    pub window_end: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -217,24 +278,28 @@ struct Kept {
     /// Oldest first.
     windows: VecDeque<Arc<KeptWindow>>,
     page_rows: usize,
+    restored: u64,
+}
+
+impl Kept {
+    fn edition(&self) -> Edition {
+        Edition { restored: self.restored, window_end: self.windows.back().map(|last| last.window_end) }
+    }
 }
 
 impl View {
-    /// Windows a subscriber may be behind before it loses the oldest.
-    pub const BACKLOG: usize = 16;
-
     /// An empty view.
     pub fn new(limits: ViewLimits) -> View {
-        View { limits, kept: RwLock::default(), published: broadcast::Sender::new(Self::BACKLOG) }
+        View { limits, kept: RwLock::default(), changed: watch::Sender::default() }
     }
 
-    /// Adds a window, forgets the oldest that are over the limits, and tells the subscribers.
+    /// Adds a window, forgets the oldest that are over the limits, and tells those who want to hear of it.
     ///
     /// Windows come in order; one that does not end after the last one is ignored. Costs a sort of the window's pages.
     pub fn publish(&self, window: ClosedWindow) {
         let window = Arc::new(KeptWindow::new(window, self.limits.page_rows_max));
         let mut forgotten = Vec::new();
-        {
+        let edition = {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
             if kept.windows.back().is_some_and(|last| window.window_end <= last.window_end) {
                 return;
@@ -248,10 +313,53 @@ impl View {
                 kept.page_rows -= oldest.pages.len();
                 forgotten.push(oldest);
             }
-        }
+            kept.edition()
+        };
         drop(forgotten);
-        // Fails only when nobody listens.
-        let _ = self.published.send(window);
+        self.changed.send_replace(edition);
+    }
+
+    /// Puts windows of an earlier run before those that are there, as far as the limits allow, the latest first.
+    ///
+    /// They are in order; those that do not end before the first that is there are ignored.
+    pub fn restore(&self, windows: Vec<ClosedWindow>) {
+        let rows_max = self.limits.page_rows_max;
+        let windows: Vec<_> = windows.into_iter().map(|window| Arc::new(KeptWindow::new(window, rows_max))).collect();
+        let edition = {
+            let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+            for window in windows.into_iter().rev() {
+                if kept.windows.front().is_some_and(|first| window.window_end >= first.window_end) {
+                    continue;
+                }
+                let page_rows = kept.page_rows + window.pages.len();
+                let fits = kept.windows.len() < self.limits.windows_max && page_rows <= rows_max;
+                if !fits && !kept.windows.is_empty() {
+                    break;
+                }
+                kept.page_rows = page_rows;
+                kept.windows.push_front(window);
+            }
+            kept.restored += 1;
+            kept.edition()
+        };
+        self.changed.send_replace(edition);
+    }
+
+    /// How much it keeps.
+    pub fn limits(&self) -> ViewLimits {
+        self.limits
+    }
+
+    /// The last windows that are kept, at most so many, oldest first, and which edition that is.
+    pub fn recent(&self, windows_max: usize) -> (Vec<Arc<KeptWindow>>, Edition) {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let skipped = kept.windows.len().saturating_sub(windows_max);
+        (kept.windows.iter().skip(skipped).cloned().collect(), kept.edition())
+    }
+
+    /// Hears of every change of the windows that are kept.
+    pub fn changes(&self) -> watch::Receiver<Edition> {
+        self.changed.subscribe()
     }
 
     /// The last window that was published.
@@ -259,22 +367,11 @@ impl View {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).windows.back().cloned()
     }
 
-    /// The totals of every kept window, oldest first.
-    pub fn history(&self) -> Vec<WindowTotals> {
-        self.windows().iter().map(|window| window.window_totals()).collect()
-    }
-
-    /// Calls `f` with the results of one page in every kept window, oldest first. Costs a look at every kept row.
+    /// Calls `f` with the results of one page in every kept window, oldest first.
     pub fn with_page<T>(&self, page_url: &str, f: impl FnOnce(&[&PageAnalytics]) -> T) -> T {
         let windows = self.windows();
-        let rows: Vec<&PageAnalytics> =
-            windows.iter().filter_map(|window| window.pages.iter().find(|page| page.page_url == page_url)).collect();
+        let rows: Vec<&PageAnalytics> = windows.iter().filter_map(|window| window.page(page_url)).collect();
         f(&rows)
-    }
-
-    /// Hears of every window published from now on; more than [`Self::BACKLOG`] unread ones are lost, oldest first.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<KeptWindow>> {
-        self.published.subscribe()
     }
 
     fn windows(&self) -> Vec<Arc<KeptWindow>> {
@@ -286,6 +383,10 @@ impl View {
 mod tests {
     use super::*;
     use crate::http::testing::{page, window};
+
+    fn ends(view: &View) -> Vec<i64> {
+        view.recent(usize::MAX).0.iter().map(|kept| kept.window_end).collect()
+    }
 
     #[test]
     fn memory_is_bounded() {
@@ -325,7 +426,7 @@ mod tests {
         for end in [10, 20, 20, 15, 30] {
             view.publish(window(end, 1));
         }
-        assert_eq!(view.history().iter().map(|kept| kept.window_end).collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(ends(&view), [10, 20, 30]);
     }
 
     #[test]
@@ -350,14 +451,47 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_subscriber_loses_windows_and_does_not_block() {
-        let view = View::new(ViewLimits { windows_max: 3, page_rows_max: 100 });
-        let mut subscriber = view.subscribe();
-        let last = View::BACKLOG as i64 + 5;
-        for end in 1..=last {
-            view.publish(window(end, 1));
-        }
-        assert_eq!(subscriber.try_recv().unwrap_err(), broadcast::error::TryRecvError::Lagged(5));
-        assert_eq!(subscriber.try_recv().unwrap().window_end(), 6);
+    fn totals() {
+        let mut pages = vec![page("/a", 10, 10), page("/b", 10, 30)];
+        (pages[0].unique_users, pages[0].bounce_rate) = (9, 0.0);
+        (pages[1].unique_users, pages[1].bounce_rate) = (1, 1.0);
+        let totals = Totals::of(&pages);
+        assert_eq!((totals.view_count, totals.conversion_count), (40, 2));
+        assert_eq!((totals.conversion_rate, totals.bounce_rate), (Some(0.05), Some(0.1)));
+        assert_eq!((totals.engagement_rate, totals.avg_session_duration), (Some(0.5), Some(12.5)));
+        let nothing = Totals::of(&[]);
+        assert_eq!((nothing.conversion_rate, nothing.bounce_rate), (None, None));
+    }
+
+    #[test]
+    fn a_page_is_found() {
+        let kept = KeptWindow::new(window(10, 500), 400);
+        assert_eq!(kept.page("/250").map(|page| page.view_count), Some(250));
+        assert_eq!(kept.page("/99"), None, "it was cut off");
+        assert_eq!(kept.page(""), None);
+    }
+
+    #[test]
+    fn windows_of_an_earlier_run() {
+        // (ends published, ends restored, ends kept), with room for 5 windows and 50 rows, 10 in each.
+        let check = |published: &[i64], restored: &[i64], expected: &[i64]| {
+            let view = View::new(ViewLimits { windows_max: 5, page_rows_max: 50 });
+            published.iter().for_each(|end| view.publish(window(*end, 10)));
+            let changes = view.changes();
+            view.restore(restored.iter().map(|end| window(*end, 10)).collect());
+            assert!(changes.has_changed().unwrap());
+            assert_eq!(ends(&view), expected, "{published:?} after {restored:?}");
+            let kept = view.kept.read().unwrap();
+            assert_eq!(kept.page_rows, kept.windows.iter().map(|window| window.pages.len()).sum::<usize>());
+        };
+        check(&[], &[], &[]);
+        check(&[], &[1, 2, 3], &[1, 2, 3]);
+        check(&[4, 5], &[1, 2, 3], &[1, 2, 3, 4, 5]);
+        check(&[4, 5], &[-1, 0, 1, 2, 3], &[1, 2, 3, 4, 5]);
+        check(&[4, 5], &[2, 3, 4, 5, 6], &[2, 3, 4, 5]);
+        check(&[4, 5, 6, 7, 8], &[1, 2, 3], &[4, 5, 6, 7, 8]);
+        let view = View::new(ViewLimits { windows_max: 5, page_rows_max: 50 });
+        view.restore(vec![window(1, 30), window(2, 30)]);
+        assert_eq!(ends(&view), [2]);
     }
 }
