@@ -228,6 +228,13 @@ impl Broker {
         Broker::start_with(dir, &["--port", &port.to_string()], settings)
     }
 
+    /// One that also serves its own metrics for Prometheus, and at which address.
+    pub fn start_with_metrics(dir: &Path) -> (Broker, String) {
+        let broker = Broker::start_with(dir, &["--jmx"], &[]);
+        let address = fs::read_to_string(dir.join("jmx")).expect("the metrics' address");
+        (broker, address.trim().to_owned())
+    }
+
     fn start_with(dir: &Path, options: &[&str], settings: &[&str]) -> Broker {
         let owner = std::process::id().to_string();
         let mut options = [options, &["--owner", &owner]].concat();

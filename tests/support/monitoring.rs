@@ -51,20 +51,31 @@ pub fn jmx_metrics() -> Vec<String> {
     names.flat_map(parts).collect()
 }
 
+/// Every query of a panel that has something to show while all is well, with where it is from.
+pub fn dashboard_queries() -> Vec<(String, String)> {
+    let shown = |(_, query): &(String, String)| !query.contains("ALERTS");
+    dashboards().iter().flat_map(|(file, dashboard)| panel_queries(file, dashboard)).filter(shown).collect()
+}
+
+fn panel_queries(file: &str, dashboard: &Value) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let query = |panel: &Value, target: &Value| {
+        (format!("{file}: {}", panel["title"]), target["expr"].as_str().expect("a query").to_owned())
+    };
+    panels
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten().map(move |target| query(panel, target)))
+        .collect()
+}
+
 /// Every query of the dashboards, their annotations and the alert rules, with where it is from.
 pub fn queries() -> Vec<(String, String)> {
     let mut queries = Vec::new();
     for (file, dashboard) in dashboards() {
-        let panels = dashboard["panels"].as_array().expect("panels").iter();
-        let targets = panels.flat_map(|panel| {
-            let targets = panel["targets"].as_array().into_iter().flatten();
-            targets.map(|target| (format!("{file}: {}", panel["title"]), &target["expr"]))
-        });
-        let annotations = dashboard["annotations"]["list"].as_array().expect("annotations").iter();
-        let annotations = annotations.map(|each| (format!("{file}: {}", each["name"]), &each["target"]["expr"]));
-        queries.extend(
-            targets.chain(annotations).map(|(place, query)| (place, query.as_str().expect("a query").to_owned())),
-        );
+        queries.extend(panel_queries(&file, &dashboard));
+        for each in dashboard["annotations"]["list"].as_array().expect("annotations") {
+            let query = each["target"]["expr"].as_str().expect("a query");
+            queries.push((format!("{file}: {}", each["name"]), query.to_owned()));
+        }
     }
     for rule in alerts() {
         queries.push((rule["alert"].to_string(), rule["expr"].as_str().expect("a query").to_owned()));
