@@ -74,7 +74,7 @@ fn every_panel_has_data_and_every_rule_works() {
     let _first = job.process(2, 0, 2, &[&watched[0].flag()]);
     let mut second = job.process(2, 1, 2, &[&watched[1].flag()]);
     let listen = format!("--set=generator.http_listen=127.0.0.1:{}", watched[2].0);
-    let _generator = job.generate_with(300, None, &[&listen]);
+    let _generator = job.generate_by(&job.brokers, 300, None, &[&listen]);
     let address = |watched: Watched| format!("127.0.0.1:{}", watched.0);
     let targets = [
         ("job-0:8080", address(watched[0])),

@@ -17,6 +17,7 @@ use crate::http::{self, GeneratorSite, Health, Site};
 use crate::kafka::probe::reach;
 use crate::kafka::producer::{EventProducer, ProducerConfig, ProducerError};
 use crate::metrics;
+use crate::millis::Millis;
 
 /// How the generator tells of itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +86,7 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         topic: config.kafka.events_topic.clone(),
         key: config.generator.key,
         properties: config.kafka.properties.to_map(),
+        statistics_interval: config.kafka.statistics_interval.map(Millis::duration),
         connect_timeout: Duration::from_secs(10),
     };
     let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))

@@ -86,6 +86,7 @@ struct Files(Vec<PathBuf>);
 impl OpenPartitions for Files {
     fn open(
         &self,
+        _worker: usize,
         _start: &JobStart,
         cuts: &[PartitionCut],
         _waker: Waker,
