@@ -111,8 +111,22 @@ fn every_panel_has_data_and_every_rule_works() {
     }
     assert_eq!(evaluated, support::monitoring::alerts().len());
 
+    // What docker-compose.yml asks.
+    let health = |watched: Watched| {
+        let url = format!("http://127.0.0.1:{}/readyz", watched.0);
+        let output = Command::new(env!("CARGO_BIN_EXE_clicktide")).args(["health", "--url", &url]).output();
+        let output = output.expect("clicktide health runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for watched in watched {
+        eventually("all is well", DEADLINE, || (health(watched).0 == Some(0)).then_some(()));
+    }
+    let (_, told) = health(watched[0]);
+    assert!(told.lines().any(|line| line.starts_with("ok      committing: ")), "{told}");
+
     // And that a failure is seen.
     second.kill();
+    assert_eq!(health(watched[1]).0, Some(1));
     eventually("the alert of a process that is gone", DEADLINE, || {
         prometheus.has_data(r#"ALERTS{alertname="ClicktideProcessDown"}"#).then_some(())
     });
