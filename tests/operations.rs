@@ -166,6 +166,13 @@ fn every_alert_says_what_to_do() {
             "docs/monitoring.md lacks {name}, {severity}"
         );
     }
+    for file in ["docs/monitoring.md", "docs/troubleshooting.md", "docs/kubernetes.md"] {
+        let text = read(file);
+        let words = text.split(|c: char| !c.is_alphanumeric());
+        for name in words.filter(|word| word.strip_prefix("Clicktide").is_some_and(|rest| !rest.is_empty())) {
+            assert!(names.contains(name), "{file}: there is no alert {name}");
+        }
+    }
 }
 
 #[test]
