@@ -8,6 +8,7 @@ pub mod job;
 pub mod monitoring;
 pub mod proxy;
 pub mod topics;
+pub mod tty;
 pub mod watched;
 
 use std::ffi::OsStr;
