@@ -9,6 +9,7 @@ use crate::commands::audit::{self, Audit};
 use crate::commands::checkpoint::{Checkpoint, checkpoint};
 use crate::commands::demo::{self, Demo};
 use crate::commands::generate::Generate;
+use crate::commands::health::{self, Ask};
 use crate::commands::launch::Launch;
 use crate::commands::replay::Replay;
 use crate::commands::run::Run;
@@ -171,6 +172,16 @@ enum Command {
         /// The job's name, in place of job.name.
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+    },
+    /// Whether a running process is well, for supervisors that can only run a command: exit code 0 or 1. Reads no
+    /// configuration.
+    Health {
+        /// What is asked: /healthz (alive), /readyz (does its work), or the generator's /metrics/health.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/readyz")]
+        url: String,
+        /// How long the answer may take.
+        #[arg(long, value_name = "DURATION", default_value = "5s")]
+        timeout: humantime::Duration,
     },
     /// Recompute from the input topic, and compare with the results topic: missing, twice, different.
     Audit {
@@ -375,7 +386,7 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("--key", "generator.key", key.as_ref())
                 .add("--burst", "generator.burst.enabled", burst.then_some(true));
         }
-        Command::Topics { .. } => {}
+        Command::Health { .. } | Command::Topics { .. } => {}
         Command::Check { name } => {
             overrides.add("--name", "job.name", name.as_ref());
         }
@@ -391,7 +402,11 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
     }
     overrides.common(&common)?;
     let configuration = |e: &dyn std::fmt::Display| Failure::new(Exit::Configuration, e);
-    let config = Config::load(common.config.as_deref(), &overrides.0).map_err(|e| configuration(&e))?;
+    let config = match command {
+        // What is around it is meant for the process that it asks.
+        Command::Health { .. } => Config::default(),
+        _ => Config::load(common.config.as_deref(), &overrides.0).map_err(|e| configuration(&e))?,
+    };
     logging::init(config.logging.format, &config.logging.filter).map_err(|e| configuration(&e))?;
 
     match command {
@@ -419,6 +434,7 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
             CheckpointCommand::Savepoint { name, http } => savepoint(&name, http.as_deref(), &config),
         },
         Command::Check { .. } => topics::check(&config),
+        Command::Health { url, timeout } => health::health(&Ask { url, timeout: *timeout }),
         Command::Audit { from, through, examples, json, .. } => {
             audit::audit(Audit { from_ms: from, through_ms: through, examples, json }, &config)
         }

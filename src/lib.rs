@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod commands;
 pub mod committer;
 pub mod config;
+pub mod dataflow_metrics;
 pub mod event;
 pub mod exit;
 pub mod file;

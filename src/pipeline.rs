@@ -34,6 +34,7 @@ use crate::checkpoint::store::Store;
 use crate::checkpoint::worker::{Checkpoints, News, WorkerCheckpoints};
 use crate::cluster::Allocators;
 use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, StartCommitter, commit, committing_thread};
+use crate::dataflow_metrics::DataflowMetrics;
 use crate::progress::{JobStart, PartitionCut};
 use crate::report::{ProcessReport, WorkerReport};
 use crate::source::{
@@ -303,12 +304,14 @@ struct WorkerLoop {
     stopping: bool,
     restore_error: Rc<RefCell<Option<String>>>,
     checkpoints: Option<WorkerCheckpoints>,
+    metrics: DataflowMetrics,
 }
 
 impl WorkerLoop {
     fn build(worker: &mut Worker, job: &Job) -> Result<Self, JobError> {
         let (index, peers) = (worker.index(), worker.peers());
         let began_ms = (job.now_ms)();
+        let metrics = DataflowMetrics::of(worker);
         let cuts: Vec<PartitionCut> = job
             .start
             .input
@@ -404,6 +407,7 @@ impl WorkerLoop {
                     activator,
                 )
             }),
+            metrics,
         })
     }
 
@@ -523,6 +527,7 @@ impl WorkerLoop {
             let counts = self.source.borrow().counts.clone();
             job.observer.stepped(worker.index() % job.workers, &counts.since(&self.reported));
             self.reported = counts;
+            self.metrics.report();
         }
         if !last && self.told_of_self_ms.is_none_or(|told_ms| self.told_ms - told_ms >= TELL_EVERY_MS) {
             self.told_of_self_ms = Some(self.told_ms);

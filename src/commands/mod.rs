@@ -2,8 +2,10 @@
 
 pub mod audit;
 pub mod checkpoint;
+mod client;
 pub mod demo;
 pub mod generate;
+pub mod health;
 mod input_watch;
 pub mod launch;
 pub mod replay;

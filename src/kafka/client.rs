@@ -146,7 +146,8 @@ impl Connection {
     }
 }
 
-fn cause_of(code: RDKafkaErrorCode) -> Cause {
+/// What is the matter when this is the answer.
+pub(in crate::kafka) fn cause_of(code: RDKafkaErrorCode) -> Cause {
     use RDKafkaErrorCode as Code;
     match code {
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::NetworkException => {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clicktide_dataflows::time::{Tick, Windows};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Connection, LogContext, fetch_watermarks};
@@ -267,7 +269,12 @@ impl Log {
         let consumer: BaseConsumer<LogContext> =
             config?.set("isolation.level", "read_committed").create_with_context(LogContext).map_err(kafka)?;
         let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT).map_err(kafka)?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let found = metadata.topics().first();
+        let partitions = found.map_or(0, |topic| topic.partitions().len());
+        if let Some(error) = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from) {
+            let refused = settings.kafka.refused(&format!("read the input topic {topic:?}"), error);
+            return Err(StartError::Kafka(refused.to_string()));
+        }
         if partitions == 0 {
             let reason = format!("the input topic {topic:?} does not exist; `clicktide topics create` makes it");
             return Err(StartError::Kafka(reason));
