@@ -6,8 +6,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use clicktide::avro::encode_page_analytics;
+use clicktide_dataflows::event::PageAnalytics;
 use serde_json::{Value, json};
-use support::job::{DEADLINE, Job, all_closed_ms, stop};
+use support::job::{DEADLINE, Job, SIZE_MS, all_closed_ms, stop};
+use support::topics::Plain;
 use support::{Process, brokers, eventually, free_port};
 
 /// A job whose process 0 answers on this port.
@@ -105,17 +108,35 @@ fn the_history_is_this_jobs_own() {
     let before = until(&mut process, "all is shown", port, |windows| windows.len() >= 6);
     stop(std::slice::from_mut(&mut process), "TERM");
 
-    // Another job publishes windows of another size into the same topic, behind those.
-    let mut other = Job::new(&brokers, 3);
-    other.flags.push(format!("--set=kafka.results_topic={}", job.results.name));
-    other.flags.push("--size=3s".to_owned());
-    let mut generator = other.generate(300, Some("4s"));
-    let mut others = other.process(1, 0, 1, &[]);
-    generator.wait_for_code(0, DEADLINE);
-    other.until_final(all_closed_ms(), std::slice::from_mut(&mut others));
-    stop(std::slice::from_mut(&mut others), "TERM");
+    // Behind them comes what is not its own: windows of another size, windows that end elsewhere, and no results at all.
+    let plain = Plain::new(&brokers);
+    let last_end = before.last().and_then(|window| window["window_end"].as_i64()).expect("a window");
+    for number in 0..60 {
+        let (size_ms, window_end) = if number % 2 == 0 { (SIZE_MS / 2, last_end) } else { (SIZE_MS, last_end - 7) };
+        let mut body = Vec::new();
+        encode_page_analytics(&result(window_end - size_ms, window_end), &mut body);
+        plain.send(&job.results.name, number % 3, Some(&body));
+        plain.send(&job.results.name, number % 3, Some(b"no result"));
+        plain.send(&job.results.name, number % 3, None);
+    }
+    plain.flush();
 
     let mut process = job.process(1, 0, 1, &[]);
     until(&mut process, "its own", port, |windows| windows == before);
     stop(std::slice::from_mut(&mut process), "TERM");
+}
+
+fn result(window_start: i64, window_end: i64) -> PageAnalytics {
+    PageAnalytics {
+        page_url: "/elsewhere".to_owned(),
+        window_start,
+        window_end,
+        view_count: 1,
+        unique_users: 1,
+        click_count: 0,
+        conversion_count: 0,
+        engagement_rate: 0.0,
+        bounce_rate: 1.0,
+        avg_session_duration: 0.0,
+    }
 }

@@ -18,7 +18,7 @@ use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
 use crate::committer::{CommitEpoch, CommitError};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::http::{self, ClosedWindow, JobSite, ProcessIdentity, Server, Site, Status, View, ViewLimits};
+use crate::http::{self, ClosedWindow, JobSite, JobStore, ProcessIdentity, Server, Site, Status, View, ViewLimits};
 use crate::kafka::history::{HistorySettings, PastWindow, read_history};
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job};
@@ -81,10 +81,10 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let cluster = config.cluster();
     let _process = logging::process_span(cluster.process).entered();
     let site = JobSiteParts::new(config, cluster.processes, cluster.process, cluster.workers)?;
-    let server = site.serve(config)?;
+    let store = config.checkpoint_store(&config.job.name).map_err(checkpoints)?;
+    let server = site.serve(config, store.as_ref())?;
 
     let meaning = config.meaning();
-    let store = config.checkpoint_store(&config.job.name).map_err(checkpoints)?;
     let savepoint = run.from_savepoint.as_deref().map(|savepoint| find_savepoint(config, savepoint)).transpose()?;
     let settings = StartSettings {
         checkpoints: store.clone(),
@@ -320,18 +320,26 @@ impl JobSiteParts {
         }
     }
 
-    /// Serves, unless the configuration says `off`.
+    /// Serves, unless the configuration says `off`. The store is there if the job takes checkpoints.
     ///
     /// # Errors
     /// When the address can't be listened on.
-    pub fn serve(&self, config: &Config) -> Result<Option<Server>, Failure> {
+    pub fn serve(&self, config: &Config, store: Option<&Arc<dyn Store>>) -> Result<Option<Server>, Failure> {
         let Some(address) = config.http.listen else { return Ok(None) };
+        if let Some(why) = config.open_to_others() {
+            tracing::warn!(%address, "{why}");
+        }
         let failure = |e| Failure::new(Exit::Configuration, format!("http.listen = {address}: {e}"));
         let listener = TcpListener::bind(address).map_err(failure)?;
         let site = JobSite {
             status: Arc::clone(&self.status),
             view: self.view.clone(),
-            savepoints: config.checkpoints.store.is_some().then(|| self.savepoints.clone()),
+            savepoints: store.map(|_| self.savepoints.clone()),
+            store: store.map(|store| JobStore {
+                store: Arc::clone(store),
+                job: config.job.name.clone(),
+                configuration: config.meaning().to_json(),
+            }),
             limits: config.health_limits(),
             metrics: self.metrics.clone(),
             access: config.access(),

@@ -28,6 +28,8 @@ pub const BODY_READ_MAX: Duration = Duration::from_secs(10);
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// How long the checkpoint store may take to be listed.
 pub const CHECKPOINTS_MAX: Duration = Duration::from_secs(10);
+/// How old an answer about the checkpoint store may be.
+pub const CHECKPOINTS_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long a savepoint may take. Longer than this none takes that comes to anything.
 pub const SAVEPOINT_MAX: Duration = Duration::from_secs(120);
 /// How long requests may still run after the server was told to stop.

@@ -123,3 +123,19 @@ impl IntoResponses for NoSavepoint {
         .into()
     }
 }
+
+/// For the API's document: why no checkpoints are listed.
+pub(super) enum NoCheckpoints {}
+
+impl IntoResponses for NoCheckpoints {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        [
+            ("404", "The job takes no checkpoints."),
+            ("502", "The checkpoint store has failed."),
+            ("503", "The process is ending."),
+            ("504", "The checkpoint store has not answered in time."),
+        ]
+        .map(|(status, description)| (status.to_owned(), Problem::described(description).into()))
+        .into()
+    }
+}
