@@ -23,8 +23,8 @@ COPY --from=build /usr/local/bin/clicktide /usr/local/bin/clicktide
 COPY config /etc/clicktide
 USER 10001
 EXPOSE 8080
-# Health is asked over HTTP by whoever runs the image (/healthz, /readyz): the one image is the job, the generator and
-# the tools, and not all of them serve.
+# The one image is the job, the generator and the tools, and not all of them have health: whoever runs it asks, over HTTP
+# (/healthz, /readyz) or by `clicktide health`.
 HEALTHCHECK NONE
 ENTRYPOINT ["clicktide"]
 CMD ["--help"]

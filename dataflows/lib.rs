@@ -4,6 +4,7 @@
 
 pub mod counters;
 pub mod event;
+pub mod logging;
 pub mod page_analytics;
 pub mod pane;
 pub mod sessions;

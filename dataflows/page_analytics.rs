@@ -33,6 +33,7 @@ use timely::progress::Antichain;
 
 use crate::counters::PageCounters;
 use crate::event::{Activity, PageAnalytics, PageId, PageName};
+use crate::logging::{KeptEvent, kept_logger};
 use crate::pane::file_by_pane;
 use crate::sessions::Sessions;
 use crate::sliding::slide;
@@ -68,6 +69,8 @@ pub fn page_windows<'scope>(
     let Arranged { stream, mut trace } =
         arrange_core::<_, _, _, PagesTrace>(changes.inner, by_page, "arrange_pages", KeyBatcher::new);
     let by_page = Exchange::new(|name: &PageName| name.page);
+    let logger = kept_logger(stream.scope().worker());
+    let operator = trace.operator().global_id;
     stream.binary_frontier(names, Pipeline, by_page, "page_windows", move |_capability, _info| {
         let mut names = Names::default();
         // The ticks at which pages change, as far as they have arrived and have yet to be emitted, and where they end.
@@ -104,6 +107,7 @@ pub fn page_windows<'scope>(
                 }
                 if changing.remove(&tick) {
                     live_pages(&mut trace, &upper, tick, &mut live);
+                    logger.iter().for_each(|logger| logger.log(KeptEvent::Keys { operator, keys: live.len() }));
                 }
                 let mut session = output.session(capability);
                 for (page, counters) in &live {

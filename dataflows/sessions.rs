@@ -126,6 +126,10 @@ impl Slide for Sessions {
         session.visits.leave(visit, view, pages, session.counted.duration_ms);
     }
 
+    fn keys(&self) -> usize {
+        self.slots.len()
+    }
+
     fn changes(&mut self, tick: Tick) -> impl Iterator<Item = (PageId, PageCounters)> {
         let start_ms = tick.0 - self.windows.size_ms();
         let Sessions { pages, slots, sessions, touched, .. } = self;

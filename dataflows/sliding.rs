@@ -27,6 +27,7 @@ use differential_dataflow::{AsCollection, VecCollection};
 
 use crate::counters::PageCounters;
 use crate::event::PageId;
+use crate::logging::{KeptEvent, KeptRows, kept_logger};
 use crate::pane::Pane;
 use crate::time::Tick;
 
@@ -43,6 +44,9 @@ pub trait Slide: 'static {
     /// Counts a row no more.
     fn leave(&mut self, entered: Self::Entered);
 
+    /// How many it keeps of what rows are found by: an upper bound of those that are live.
+    fn keys(&self) -> usize;
+
     /// Takes the changes of pages' counters, once all that enters and leaves at `tick` has done so.
     fn changes(&mut self, tick: Tick) -> impl Iterator<Item = (PageId, PageCounters)>;
 }
@@ -58,16 +62,23 @@ pub fn slide<'scope, S: Slide>(
     mut state: S,
 ) -> VecCollection<'scope, Tick, (PageId, ()), PageCounters> {
     let by_worker = Exchange::new(|pane: &Pane<S::Row>| pane.worker);
-    let changes = panes.unary_frontier(by_worker, name, move |_capability, _info| {
+    let scope = panes.scope();
+    let changes = panes.unary_frontier(by_worker, name, move |_capability, info| {
+        let logger = kept_logger(scope.worker());
+        let operator = info.global_id;
         let mut entering: BTreeMap<(Tick, Tick), Vec<Vec<S::Row>>> = BTreeMap::new();
         let mut leaving: BTreeMap<Tick, Vec<Vec<S::Entered>>> = BTreeMap::new();
         // At or before the first tick at which something enters or leaves.
         let mut held: Option<Capability<Tick>> = None;
+        let mut kept = KeptRows::default();
 
         move |(input, frontier), output| {
+            let before = kept;
             input.for_each(|capability, panes| {
                 hold_least(&mut held, capability.retain_least(0));
                 for Pane { enter, leave, rows, .. } in panes.drain(..) {
+                    kept.waiting += rows.len();
+                    kept.batches += 1;
                     entering.entry((enter, leave)).or_default().push(rows);
                 }
             });
@@ -86,13 +97,23 @@ pub fn slide<'scope, S: Slide>(
                 // First what enters, so that what only changes hands is not forgotten in between.
                 while let Some(entry) = entering.first_entry().filter(|entry| entry.key().0 == tick) {
                     let ((_, leave), chunks) = entry.remove_entry();
-                    leaving.entry(leave).or_default().push(state.enter(&chunks, leave));
+                    let entered = state.enter(&chunks, leave);
+                    kept.waiting -= entered.len();
+                    kept.entered += entered.len();
+                    kept.batches -= chunks.len() - 1;
+                    leaving.entry(leave).or_default().push(entered);
                 }
-                for entered in leaving.remove(&tick).into_iter().flatten().flatten() {
-                    state.leave(entered);
+                for rows in leaving.remove(&tick).into_iter().flatten() {
+                    kept.entered -= rows.len();
+                    kept.batches -= 1;
+                    rows.into_iter().for_each(|row| state.leave(row));
                 }
                 let changes = state.changes(tick).map(|(page, change)| ((page, ()), tick, change));
                 output.session(capability).give_iterator(changes);
+            }
+            if let Some(logger) = logger.as_ref().filter(|_| kept != before) {
+                let keys = state.keys();
+                logger.log_many([KeptEvent::Rows { operator, rows: kept }, KeptEvent::Keys { operator, keys }]);
             }
         }
     });

@@ -146,6 +146,10 @@ impl Slide for Visitors {
         change.users -= i64::from(live.events == 0);
     }
 
+    fn keys(&self) -> usize {
+        self.slots.len()
+    }
+
     fn changes(&mut self, tick: Tick) -> impl Iterator<Item = (PageId, PageCounters)> {
         if self.swept.is_none_or(|swept| tick.0 - swept.0 >= self.windows.size_ms()) {
             self.swept = Some(tick);

@@ -51,6 +51,16 @@ pub const LATE_EVENTS: &str = "clicktide_late_events_total";
 pub const RESULTS: &str = "clicktide_results_total";
 /// Bytes of their keys and values.
 pub const RESULT_BYTES: &str = "clicktide_result_bytes_total";
+/// Views in the latest committed window.
+pub const WINDOW_VIEWS: &str = "clicktide_window_views";
+/// Clicks in it.
+pub const WINDOW_CLICKS: &str = "clicktide_window_clicks";
+/// Purchases in it.
+pub const WINDOW_CONVERSIONS: &str = "clicktide_window_conversions";
+/// Pages with an event in it.
+pub const WINDOW_PAGES: &str = "clicktide_window_pages";
+/// Views of the page with the most views in it.
+pub const WINDOW_TOP_PAGE_VIEWS: &str = "clicktide_window_top_page_views";
 /// Window ends committed.
 pub const TICKS: &str = "clicktide_ticks_total";
 /// The watermark of an input partition; label `partition`.
@@ -206,6 +216,11 @@ pub const METRICS: &[Metric] = &[
     counter(LATE_EVENTS, &[], "Valid events that came after the last of their windows had closed"),
     counter(RESULTS, &[], "Results committed: one per page and window"),
     bytes(counter(RESULT_BYTES, &[], "Bytes of the keys and values of the results committed to Kafka")),
+    gauge(WINDOW_VIEWS, &[], "Views in the latest committed window, of all pages together"),
+    gauge(WINDOW_CLICKS, &[], "Clicks in the latest committed window, on all pages together"),
+    gauge(WINDOW_CONVERSIONS, &[], "Purchases in the latest committed window, on all pages together"),
+    gauge(WINDOW_PAGES, &[], "Pages with an event in the latest committed window"),
+    gauge(WINDOW_TOP_PAGE_VIEWS, &[], "Views of the most viewed page in the latest committed window"),
     counter(TICKS, &[], "Window ends committed, with or without results"),
     timestamp(PARTITION_WATERMARK, &["partition"], "Watermark of an input partition, in event time"),
     gauge(IDLE, &["partition"], "1 while an input partition is idle and holds the others back no longer, else 0"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::{Tick, Windows};
 
 use crate::checkpoint::coordinator::Taken;
@@ -104,7 +105,9 @@ impl ObserveJob for Observer {
                 let Taken { name, through_ms, events, bytes_written, took_ms, .. } = taken;
                 tracing::info!(checkpoint = name, through_ms, events, bytes_written, took_ms, "a checkpoint is taken");
             }
-            Err(reason) => tracing::warn!(reason, "no checkpoint: it is tried again after checkpoints.interval"),
+            Err(reason) => {
+                tracing::warn!(error = reason, "no checkpoint: it is tried again after checkpoints.interval")
+            }
         }
         self.status.set_checkpoint(outcome.clone().map(|taken| {
             let Taken { name, through_ms, events, bytes_written, bytes, took_ms } = taken;
@@ -121,9 +124,11 @@ impl ObserveJob for Observer {
         ::metrics::counter!(metrics::TICKS).increment(epoch.windows.len() as u64);
         for window in epoch.windows {
             let close_to_commit = now.duration_since(window.closed);
+            tracing::debug!(tick_ms = window.end.0, results = window.results.len(), "a window is committed");
             ::metrics::histogram!(metrics::WINDOW_CLOSE_TO_COMMIT).record(close_to_commit);
             ::metrics::histogram!(metrics::WINDOW_PROCESSING).record(window.computed.duration_since(window.closed));
             self.status.add_results(window.results.len() as u64);
+            record_totals(&window.results);
             if let Some(view) = &self.view {
                 view.publish(ClosedWindow {
                     window_start: window.end.0 - self.windows.size_ms(),
@@ -146,4 +151,15 @@ impl ObserveJob for Observer {
         };
         exit.now(error);
     }
+}
+
+/// What all pages of a window have together; its metrics know no pages.
+fn record_totals(pages: &[PageAnalytics]) {
+    let total = |count: fn(&PageAnalytics) -> i64| pages.iter().map(count).sum::<i64>() as f64;
+    let top = pages.iter().map(|page| page.view_count).max().unwrap_or(0);
+    ::metrics::gauge!(metrics::WINDOW_VIEWS).set(total(|page| page.view_count));
+    ::metrics::gauge!(metrics::WINDOW_CLICKS).set(total(|page| page.click_count));
+    ::metrics::gauge!(metrics::WINDOW_CONVERSIONS).set(total(|page| page.conversion_count));
+    ::metrics::gauge!(metrics::WINDOW_PAGES).set(pages.len() as f64);
+    ::metrics::gauge!(metrics::WINDOW_TOP_PAGE_VIEWS).set(top as f64);
 }

@@ -34,6 +34,8 @@ use crate::checkpoint::store::Store;
 use crate::checkpoint::worker::{Checkpoints, News, WorkerCheckpoints};
 use crate::cluster::Allocators;
 use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, StartCommitter, commit, committing_thread};
+use crate::dataflow_metrics::DataflowMetrics;
+use crate::logging;
 use crate::progress::{JobStart, PartitionCut};
 use crate::report::{ProcessReport, WorkerReport};
 use crate::source::{
@@ -235,6 +237,8 @@ enum Gossip {
     Worker(WorkerReport),
     /// A checkpoint is being taken.
     Checkpoint(News),
+    /// What is logged from now on.
+    Logging(String),
     /// Let us stop.
     Stop,
     /// What was complete is committed: let go.
@@ -251,6 +255,7 @@ const REPORT_EVERY_MS: i64 = 250;
 const TELL_EVERY_MS: i64 = 1_000;
 
 fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
+    logging::begin_worker(worker.index());
     let ended = take_turns(worker, job);
     if ended != Ended::Finished {
         // Not drained: a dataflow that is dropped closes no window.
@@ -303,12 +308,14 @@ struct WorkerLoop {
     stopping: bool,
     restore_error: Rc<RefCell<Option<String>>>,
     checkpoints: Option<WorkerCheckpoints>,
+    metrics: DataflowMetrics,
 }
 
 impl WorkerLoop {
     fn build(worker: &mut Worker, job: &Job) -> Result<Self, JobError> {
         let (index, peers) = (worker.index(), worker.peers());
         let began_ms = (job.now_ms)();
+        let metrics = DataflowMetrics::of(worker);
         let cuts: Vec<PartitionCut> = job
             .start
             .input
@@ -404,6 +411,7 @@ impl WorkerLoop {
                     activator,
                 )
             }),
+            metrics,
         })
     }
 
@@ -434,6 +442,11 @@ impl WorkerLoop {
             let closed = closed.map(|first| job.source.ingest.windows.previous(first));
             let news = checkpoints.turn(closed, now_ms, &|outcome| job.observer.checkpoint(outcome));
             news.into_iter().for_each(|news| self.tell(Gossip::Checkpoint(news)));
+        }
+        if worker.index() == 0
+            && let Some(filter) = logging::levels_to_tell()
+        {
+            self.tell(Gossip::Logging(filter));
         }
         if let Some(error) = self.error() {
             job.observer.failed(&error);
@@ -471,6 +484,7 @@ impl WorkerLoop {
                         checkpoints.heard(news, (job.now_ms)(), &|outcome| job.observer.checkpoint(outcome));
                     }
                 }
+                Gossip::Logging(filter) => logging::follow_levels(&filter),
                 Gossip::Stop if !self.stopping => {
                     self.stopping = true;
                     self.stop_told = true;
@@ -523,6 +537,7 @@ impl WorkerLoop {
             let counts = self.source.borrow().counts.clone();
             job.observer.stepped(worker.index() % job.workers, &counts.since(&self.reported));
             self.reported = counts;
+            self.metrics.report();
         }
         if !last && self.told_of_self_ms.is_none_or(|told_ms| self.told_ms - told_ms >= TELL_EVERY_MS) {
             self.told_of_self_ms = Some(self.told_ms);

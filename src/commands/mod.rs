@@ -2,12 +2,17 @@
 
 pub mod audit;
 pub mod checkpoint;
+mod client;
 pub mod demo;
 pub mod generate;
+pub mod health;
 mod input_watch;
 pub mod launch;
+mod progress;
+mod repeating;
 pub mod replay;
 pub mod run;
 pub mod savepoint;
 pub mod signals;
+pub mod status_line;
 pub mod topics;

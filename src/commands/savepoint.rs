@@ -2,22 +2,17 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 
 use crate::checkpoint::names;
+use crate::commands::client::exchange;
 use crate::config::{Config, Secret};
 use crate::exit::{Exit, Failure};
 
 /// How long the job may take: it has to commit, write what is missing, and write the manifest.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// No answer of ours is nearly as long.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Asks process 0 at `url`, or where `http.listen` says, for a savepoint called `name`, and prints what it answers.
 ///
@@ -59,24 +54,13 @@ fn address(url: Option<&str>, config: &Config) -> Result<String, Failure> {
 }
 
 fn post(address: &str, path: &str, token: Option<&Secret>, body: String) -> Result<(StatusCode, String), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let exchange = async {
-        let stream = TcpStream::connect(address).await.map_err(|e| format!("{e}; is process 0 running there?"))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-        tokio::spawn(connection);
-        let mut request =
-            Request::post(path).header(header::HOST, address).header(header::CONTENT_TYPE, "application/json");
-        if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
-        }
-        let request = request.body(Body::from(body)).map_err(|e| e.to_string())?;
-        let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
-        let status = answer.status();
-        let body = to_bytes(Body::new(answer.into_body()), ANSWER_BYTES_MAX).await.map_err(|e| e.to_string())?;
-        Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))
-    };
-    let answer = runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, exchange).await });
-    answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
+    let mut request =
+        Request::post(path).header(header::HOST, address).header(header::CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+    }
+    let request = request.body(Body::from(body)).map_err(|e| e.to_string())?;
+    exchange(address, request, ANSWER_TIMEOUT).map_err(|reason| format!("{reason}; is process 0 running there?"))
 }
 
 /// What a job that refuses has to say: the detail of a problem+json (RFC 9457), or whatever it answered.

@@ -22,6 +22,8 @@ mod auth;
 mod change;
 mod checkpoints;
 mod dashboard;
+mod feed;
+mod logging;
 mod openapi;
 mod pages;
 mod problem;
@@ -123,7 +125,8 @@ pub struct Access {
 /// What a server's own thread tells the streams.
 #[derive(Clone)]
 struct Live {
-    status: watch::Receiver<Arc<str>>,
+    /// The cluster as JSON.
+    cluster: watch::Receiver<Arc<str>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -191,8 +194,8 @@ fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
     );
     let guarded = OpenApiRouter::default().routes(routes!(prometheus)).with_state(metrics);
     let Some(view) = view else { return (open, guarded) };
-    let cluster_now = live.status.clone();
-    let streams = stream::Streams::new(Arc::clone(&view), live.status, live.stop);
+    let cluster_now = live.cluster.clone();
+    let streams = stream::Streams::new(Arc::clone(&view), live.cluster, live.stop);
     let windows = OpenApiRouter::default()
         .routes(routes!(pages::windows))
         .routes(routes!(pages::latest_window))
@@ -202,6 +205,7 @@ fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
         .with_state(view);
     let guarded = guarded
         .merge(windows)
+        .routes(routes!(logging::levels, logging::change))
         .merge(OpenApiRouter::default().routes(routes!(savepoints::take)).with_state(savepoints))
         .merge(OpenApiRouter::default().routes(routes!(stream::stream)).with_state(streams))
         .merge(OpenApiRouter::default().routes(routes!(cluster)).with_state(cluster_now))

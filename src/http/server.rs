@@ -74,10 +74,10 @@ fn run(runtime: Runtime, listener: tokio::net::TcpListener, site: Site, stop: wa
         Site::Job(job) => (Some(Arc::clone(&job.status)), job.metrics.clone()),
         Site::Generator(generator) => (None, generator.metrics.clone()),
     };
-    let (status_changed, status_json) = watch::channel(status_json(status.as_deref()));
-    let router = router(site, Live { status: status_json, stop: stop.clone() });
+    let (cluster_changed, cluster) = watch::channel(cluster_json(status.as_deref()));
+    let router = router(site, Live { cluster, stop: stop.clone() });
     runtime.block_on(async {
-        let every_second = every_second(status, status_changed, metrics);
+        let every_second = every_second(status, cluster_changed, metrics);
         tokio::select! {
             () = accept(listener, router, stop) => {}
             () = every_second => {}
@@ -86,7 +86,7 @@ fn run(runtime: Runtime, listener: tokio::net::TcpListener, site: Site, stop: wa
     runtime.shutdown_background();
 }
 
-fn status_json(status: Option<&Status>) -> Arc<str> {
+fn cluster_json(status: Option<&Status>) -> Arc<str> {
     status.map_or_else(|| "null".into(), |status| super::json(&status.snapshot()).into())
 }
 
@@ -97,7 +97,7 @@ async fn every_second(status: Option<Arc<Status>>, changed: watch::Sender<Arc<st
         ticks.tick().await;
         if let Some(status) = &status {
             status.sample();
-            changed.send_replace(status_json(Some(status)));
+            changed.send_replace(cluster_json(Some(status)));
         }
         if seconds % UPKEEP_SECONDS == 0 {
             metrics.run_upkeep();

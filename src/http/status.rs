@@ -152,10 +152,11 @@ impl Status {
         }
     }
 
-    /// Says which run of the job this is, by its generation, and over how many partitions. Said once, before it runs.
-    pub fn set_run(&self, generation: i64, partitions: usize) {
-        self.run.get_or_init(|| format!("{}-{generation}", self.identity.job));
+    /// Says which run of the job this is, by its generation, and over how many partitions. Said once, before it runs. Returns
+    /// the run's id.
+    pub fn set_run(&self, generation: i64, partitions: usize) -> &str {
         self.partitions_expected.store(partitions, Relaxed);
+        self.run.get_or_init(|| format!("{}-{generation}", self.identity.job))
     }
 
     /// Says how it is known when the other processes were heard. Said once, before the job runs.
@@ -323,6 +324,7 @@ impl Status {
             },
             watermark_ms,
             watermark_lag_ms: watermark_ms.map(behind),
+            held_back_by: held_back_by(&partitions),
             committed_window_end_ms: self.committed().map(|(window_end_ms, _)| window_end_ms),
             open_windows: watermark_ms.and_then(|watermark_ms| self.open_windows(watermark_ms, &partitions)),
             events: workers.iter().map(|worker| worker.events).sum(),
@@ -511,6 +513,8 @@ pub struct ClusterSnapshot {
     pub watermark_ms: Option<i64>,
     /// How far it is behind the wall clock, ms.
     pub watermark_lag_ms: Option<i64>,
+    /// The partition with the least watermark, which the job's waits for.
+    pub held_back_by: Option<i32>,
     /// The last committed window end, ms.
     pub committed_window_end_ms: Option<i64>,
     /// The windows that have begun, by the latest event, and are not closed; none before the first event.
@@ -658,6 +662,12 @@ pub struct PartitionSnapshot {
     pub idle: bool,
 }
 
+/// The partition with the least watermark.
+fn held_back_by(partitions: &[PartitionStatus]) -> Option<i32> {
+    let known = partitions.iter().filter(|partition| partition.watermark_ms.is_some());
+    known.min_by_key(|partition| partition.watermark_ms).map(|partition| partition.partition)
+}
+
 /// The wall clock, ms since the epoch.
 pub(super) fn wall_clock_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -722,6 +732,7 @@ mod tests {
         check("/notice", serde_json::Value::Null);
         check("/checkpoints", serde_json::Value::Null);
         check("/watermark_lag_ms", 1_000.into());
+        check("/held_back_by", 2.into());
         check("/committed_window_end_ms", 8_000.into());
         check("/events", 15.into());
         check("/results", 6.into());

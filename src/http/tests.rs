@@ -422,8 +422,8 @@ struct Events {
 }
 
 impl Events {
-    fn subscribe(address: SocketAddr) -> Events {
-        Events { lines: BufReader::new(send(address, "GET /v1/stream HTTP/1.1")) }
+    fn subscribe(address: SocketAddr, query: &str) -> Events {
+        Events { lines: BufReader::new(send(address, &format!("GET /v1/stream{query} HTTP/1.1"))) }
     }
 
     /// The next event's name and data, or none at the end. Chunk sizes between the lines are passed over.
@@ -459,21 +459,42 @@ fn stream() {
     let served = process_0();
     served.view.publish(window(10, 3));
     served.view.publish(window(20, 150));
-    let mut events = Events::subscribe(served.address());
+    let mut events = Events::subscribe(served.address(), "?limit=40&sort=view_count&order=asc&page=%2F1");
 
     let (name, snapshot) = events.next().expect("a snapshot");
     assert_eq!(name, "snapshot");
-    assert_eq!(snapshot["window"]["window_end"], json!(20));
-    assert_eq!(snapshot["window"]["pages"].as_array().map(Vec::len), Some(100));
-    assert_eq!(snapshot["window"]["totals"]["pages"], json!(150));
-    assert_eq!(snapshot["history"].as_array().map(Vec::len), Some(2));
-    assert_eq!(snapshot["status"]["job"], json!("clicks"));
+    let check = |body: &Value, pointer: &str, expected: Value| {
+        assert_eq!(body.pointer(pointer), Some(&expected), "{pointer} of {body:#}");
+    };
+    check(&snapshot, "/table/window/window_end", json!(20));
+    check(&snapshot, "/table/window/totals/pages", json!(150));
+    check(&snapshot, "/table/matching", json!(150));
+    check(&snapshot, "/table/history/0/window_end", json!(10));
+    check(&snapshot, "/table/columns/0", json!("view_count"));
+    check(&snapshot, "/table/rows/2/page_url", json!("/2"));
+    check(&snapshot, "/table/rows/2/views", json!([2, 2]));
+    check(&snapshot, "/table/rows/1/figures", json!([1, 3, 2, 1, 1.0, 0.5, 0.25, 12.5]));
+    check(&snapshot, "/page/page_url", json!("/1"));
+    check(&snapshot, "/page/windows/0/0", json!(1));
+    check(&snapshot, "/cluster/job", json!("clicks"));
+    assert_eq!(snapshot["table"]["rows"].as_array().map(Vec::len), Some(40));
 
     served.view.publish(window(30, 1));
-    assert_eq!(events.next_named("window")["window_end"], json!(30));
+    let change = events.next_named("window");
+    check(&change, "/table/window/window_end", json!(30));
+    check(&change, "/table/order", json!([[0, 1]]));
+    check(&change, "/table/changed", json!([]));
+    check(&change, "/table/added", json!([]));
+    check(&change, "/page", Value::Null);
     served.status.set_worker(&WorkerReport { late: 7, ..WorkerReport::default() });
-    let late = (0..3).map(|_| events.next_named("status")["late"].clone()).last();
+    let late = (0..3).map(|_| events.next_named("cluster")["late"].clone()).last();
     assert_eq!(late, Some(json!(7)));
+
+    // What an earlier run has left comes before it.
+    served.view.restore(vec![window(1, 1), window(2, 1)]);
+    let snapshot = events.next_named("snapshot");
+    check(&snapshot, "/table/history/0/window_end", json!(1));
+    check(&snapshot, "/table/window/window_end", json!(30));
 
     // Stopping ends the stream at once.
     let stopping = Instant::now();
@@ -483,19 +504,21 @@ fn stream() {
 }
 
 #[test]
-fn a_stream_before_the_first_window() {
+fn stream_before_the_first_window() {
     let served = process_0();
-    let mut events = Events::subscribe(served.address());
+    let mut events = Events::subscribe(served.address(), "");
     let (_, snapshot) = events.next().expect("a snapshot");
-    assert_eq!((&snapshot["window"], &snapshot["history"]), (&Value::Null, &json!([])));
+    let table = &snapshot["table"];
+    assert_eq!((&table["window"], &table["history"], &snapshot["page"]), (&Value::Null, &json!([]), &Value::Null));
     served.view.publish(window(10, 1));
-    assert_eq!(events.next_named("window")["window_end"], json!(10));
+    let change = events.next_named("window");
+    assert_eq!(change["table"]["added"][0]["page_url"], json!("/0"));
 }
 
 #[test]
-fn a_slow_stream_is_told_to_resync() {
+fn a_slow_stream_starts_again() {
     let served = process_0();
-    let mut events = Events::subscribe(served.address());
+    let mut events = Events::subscribe(served.address(), "");
     assert_eq!(events.next().map(|(name, _)| name).as_deref(), Some("snapshot"));
 
     // Far more than the sockets between hold, while nobody reads.
@@ -503,7 +526,7 @@ fn a_slow_stream_is_told_to_resync() {
     let last = 300;
     let mut slowest = Duration::ZERO;
     for end in 1..=last {
-        let pages = (0..100).map(|i| page(&format!("/{i}/{key}"), end, 1)).collect();
+        let pages = (0..100).map(|i| page(&format!("/{i}/{end}/{key}"), end, 1)).collect();
         let publishing = Instant::now();
         served.view.publish(ClosedWindow { window_start: end - 10, window_end: end, close_to_commit_ms: None, pages });
         slowest = slowest.max(publishing.elapsed());
@@ -511,27 +534,22 @@ fn a_slow_stream_is_told_to_resync() {
     }
     assert!(slowest < Duration::from_secs(1), "publishing took {slowest:?}");
 
-    // It goes forward only, with gaps that are announced, and in the end it is where the view is.
-    let (mut reached, mut missed) = (0, 0);
+    // It goes forward only, window by window or with a new beginning, and in the end it is where the view is.
+    let (mut reached, mut again) = (0, 0);
     while reached < last {
         let (name, data) = events.next().expect("another event");
-        let window_end = match name.as_str() {
-            "resync" => {
-                missed += data["missed"].as_u64().expect("a number");
-                continue;
-            }
-            "window" => &data["window_end"],
-            "snapshot" => &data["window"]["window_end"],
-            _ => continue,
-        };
-        let window_end = window_end.as_i64().expect("a number");
+        if name == "cluster" {
+            continue;
+        }
+        let window_end = data["table"]["window"]["window_end"].as_i64().expect("a number");
         assert!(window_end > reached, "{name} {window_end} after {reached}");
         assert!(window_end == reached + 1 || name == "snapshot", "{name} {window_end} after {reached}");
+        again += u32::from(name == "snapshot");
         reached = window_end;
     }
-    assert!(missed > 0);
+    assert!(again > 0);
     served.view.publish(window(last + 1, 1));
-    assert_eq!(events.next_named("window")["window_end"], json!(last + 1));
+    assert_eq!(events.next_named("window")["table"]["window"]["window_end"], json!(last + 1));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use clicktide_dataflows::event::PageAnalytics;
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::query::PageSelection;
@@ -41,8 +41,10 @@ impl Default for ViewLimits {
     }
 }
 
-/// Sums over all pages of a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+/// Sums and means over all pages of a window.
+///
+/// Results say nothing of how many sessions a page has, so a page counts in the means of sessions by its users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
     /// Pages with an event in the window.
     pub pages: u64,
@@ -52,22 +54,46 @@ pub struct Totals {
     pub click_count: i64,
     /// Purchases in the window.
     pub conversion_count: i64,
+    /// Purchases per view; none without views.
+    pub conversion_rate: Option<f64>,
+    /// Mean of the pages' shares of engaged sessions, by their users; none without pages.
+    pub engagement_rate: Option<f64>,
+    /// Mean of the pages' shares of bounced sessions, by their users; none without pages.
+    pub bounce_rate: Option<f64>,
+    /// Mean of the pages' session durations, by their users, seconds; none without pages.
+    pub avg_session_duration: Option<f64>,
 }
 
 impl Totals {
+    /// The same pages in the same order give the same totals, bit for bit.
     fn of(pages: &[PageAnalytics]) -> Totals {
         let mut totals = Totals { pages: pages.len() as u64, ..Totals::default() };
+        let (mut users, mut engaged, mut bounced, mut duration) = (0.0, 0.0, 0.0, 0.0);
         for page in pages {
             totals.view_count = totals.view_count.saturating_add(page.view_count);
             totals.click_count = totals.click_count.saturating_add(page.click_count);
             totals.conversion_count = totals.conversion_count.saturating_add(page.conversion_count);
+            let weight = f64::from(page.unique_users);
+            users += weight;
+            engaged += weight * page.engagement_rate;
+            bounced += weight * page.bounce_rate;
+            duration += weight * page.avg_session_duration;
         }
+        totals.conversion_rate = rate(totals.conversion_count, totals.view_count);
+        let mean = |sum: f64| (users > 0.0).then(|| sum / users);
+        (totals.engagement_rate, totals.bounce_rate) = (mean(engaged), mean(bounced));
+        totals.avg_session_duration = mean(duration);
         totals
     }
 }
 
+/// How many there are of the whole; none of nothing.
+pub(super) fn rate(part: i64, whole: i64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
 /// One closed window, in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 pub struct WindowSummary {
     /// Start of the window, ms since the epoch, included.
     pub window_start: i64,
@@ -75,7 +101,7 @@ pub struct WindowSummary {
     pub window_end: i64,
     /// From the moment the watermark passed the window's end until its results could be read, ms, if measured.
     pub close_to_commit_ms: Option<u64>,
-    /// Sums over all pages with an event in the window.
+    /// Sums and means over all pages with an event in the window.
     pub totals: Totals,
     /// How many of those pages are kept in memory: those with most views, where they are not all.
     pub pages_kept: usize,
@@ -138,28 +164,15 @@ impl<'a> From<&'a PageAnalytics> for PageResult<'a> {
     }
 }
 
-/// A window and its top pages in JSON, as a `window` event of the stream has them.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct WindowBody<'a> {
-    /// The window.
-    #[serde(flatten)]
-    pub window: WindowSummary,
-    /// Its top pages.
-    pub pages: Vec<PageResult<'a>>,
-}
-
 /// A window as the view keeps it, shared by all who read it.
 #[derive(Debug)]
 pub struct KeptWindow {
     summary: WindowSummary,
     /// Most views first.
     pages: Vec<PageAnalytics>,
-    /// The body of its event in the stream, made by the first subscriber who needs it.
-    event: OnceLock<Arc<str>>,
+    /// The places of the pages in order of their keys, made by the first who looks for a page.
+    by_key: OnceLock<Vec<u32>>,
 }
-
-/// Pages in a `window` event of the stream.
-pub const STREAM_PAGES: usize = 100;
 
 /// Some of a window's pages, of those that a selection matches.
 #[derive(Debug)]
@@ -179,7 +192,7 @@ impl KeptWindow {
         pages.truncate(page_rows_max);
         let pages_kept = pages.len();
         let summary = WindowSummary { window_start, window_end, close_to_commit_ms, totals, pages_kept };
-        KeptWindow { summary, pages, event: OnceLock::new() }
+        KeptWindow { summary, pages, by_key: OnceLock::new() }
     }
 
     /// End of the window, ms, excluded.
@@ -192,40 +205,47 @@ impl KeptWindow {
         self.summary
     }
 
+    /// The pages that are kept of it, most views first.
+    pub fn pages(&self) -> &[PageAnalytics] {
+        &self.pages
+    }
+
     /// The pages that `selection` matches, without its first `skip`, and of those at most `limit`. Costs a look at every
     /// page, and a sort of what is given.
     pub fn select(&self, selection: &PageSelection, skip: usize, limit: usize) -> SelectedPages<'_> {
-        let mut pages: Vec<&PageAnalytics> = self.pages.iter().filter(|page| selection.matches(page)).collect();
-        let matched = pages.len();
+        let (places, matched) = self.places(selection, skip, limit);
+        SelectedPages { matched, pages: places.into_iter().map(|place| &self.pages[place]).collect() }
+    }
+
+    /// The places among its pages of those that [`KeptWindow::select`] gives, and how many pages match.
+    pub(super) fn places(&self, selection: &PageSelection, skip: usize, limit: usize) -> (Vec<usize>, usize) {
+        let mut places: Vec<usize> =
+            (0..self.pages.len()).filter(|place| selection.matches(&self.pages[*place])).collect();
+        let matched = places.len();
         let end = skip.saturating_add(limit).min(matched);
-        let skip = skip.min(end);
         // As they are kept, they are in the default's order.
         if (selection.sort, selection.order) != Default::default() {
+            let compare = |a: &usize, b: &usize| selection.compare(&self.pages[*a], &self.pages[*b]);
             if (1..matched).contains(&end) {
-                pages.select_nth_unstable_by(end - 1, |a, b| selection.compare(a, b));
+                places.select_nth_unstable_by(end - 1, compare);
             }
-            pages[..end].sort_unstable_by(|a, b| selection.compare(a, b));
+            places[..end].sort_unstable_by(compare);
         }
-        pages.truncate(end);
-        pages.drain(..skip);
-        SelectedPages { matched, pages }
+        places.truncate(end);
+        places.drain(..skip.min(end));
+        (places, matched)
     }
 
-    /// The window with the first `limit` pages that `selection` matches.
-    pub fn body(&self, selection: &PageSelection, limit: usize) -> WindowBody<'_> {
-        let pages = self.select(selection, 0, limit).pages.into_iter().map(PageResult::from).collect();
-        WindowBody { window: self.summary, pages }
-    }
-
-    /// The JSON of the window's event in the stream, with its [`STREAM_PAGES`] top pages. It is made once.
-    pub fn event(&self) -> Arc<str> {
-        let json = || super::json(&self.body(&PageSelection::default(), STREAM_PAGES)).into();
-        Arc::clone(self.event.get_or_init(json))
-    }
-
-    /// The result of one page, if it has one that is kept.
+    /// The result of one page, if it is kept. Costs a binary search, and a sort of the keys the first time.
     pub fn page(&self, page_url: &str) -> Option<&PageAnalytics> {
-        self.pages.iter().find(|page| page.page_url == page_url)
+        let key = |place: &u32| self.pages[*place as usize].page_url.as_str();
+        let by_key = self.by_key.get_or_init(|| {
+            let mut places: Vec<u32> = (0..).take(self.pages.len()).collect();
+            places.sort_unstable_by_key(key);
+            places
+        });
+        let found = by_key.binary_search_by_key(&page_url, key).ok()?;
+        Some(&self.pages[by_key[found] as usize])
     }
 }
 
@@ -260,12 +280,21 @@ pub enum NoWindow {
 /// The last closed windows, written by the committer's thread and read by requests.
 ///
 /// Memory is bounded by [`ViewLimits`]. Publishing waits for no reader: readers hold the lock only to copy a few
-/// pointers, and a subscriber who is too slow loses windows and is told so.
+/// pointers, and who wants to hear of windows is told that there are new ones, and fetches them.
 #[derive(Debug)]
 pub struct View {
     limits: ViewLimits,
     kept: RwLock<Kept>,
-    published: broadcast::Sender<Arc<KeptWindow>>,
+    changed: watch::Sender<Edition>,
+}
+
+/// Which windows a view holds: it changes when they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edition {
+    /// How often older windows have been put before the others.
+    pub restored: u64,
+    /// End of the last window, ms.
+    pub window_end: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -273,24 +302,28 @@ struct Kept {
     /// Oldest first.
     windows: VecDeque<Arc<KeptWindow>>,
     page_rows: usize,
+    restored: u64,
+}
+
+impl Kept {
+    fn edition(&self) -> Edition {
+        Edition { restored: self.restored, window_end: self.windows.back().map(|last| last.window_end()) }
+    }
 }
 
 impl View {
-    /// Windows a subscriber may be behind before it loses the oldest.
-    pub const BACKLOG: usize = 16;
-
     /// An empty view.
     pub fn new(limits: ViewLimits) -> View {
-        View { limits, kept: RwLock::default(), published: broadcast::Sender::new(Self::BACKLOG) }
+        View { limits, kept: RwLock::default(), changed: watch::Sender::default() }
     }
 
-    /// Adds a window, forgets the oldest that are over the limits, and tells the subscribers.
+    /// Adds a window, forgets the oldest that are over the limits, and tells those who want to hear of it.
     ///
     /// Windows come in order; one that does not end after the last one is ignored. Costs a sort of the window's pages.
     pub fn publish(&self, window: ClosedWindow) {
         let window = Arc::new(KeptWindow::new(window, self.limits.page_rows_max));
         let mut forgotten = Vec::new();
-        {
+        let edition = {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
             if kept.windows.back().is_some_and(|last| window.window_end() <= last.window_end()) {
                 return;
@@ -304,10 +337,53 @@ impl View {
                 kept.page_rows -= oldest.pages.len();
                 forgotten.push(oldest);
             }
-        }
+            kept.edition()
+        };
         drop(forgotten);
-        // Fails only when nobody listens.
-        let _ = self.published.send(window);
+        self.changed.send_replace(edition);
+    }
+
+    /// Puts windows of an earlier run before those that are there, as far as the limits allow, the latest first.
+    ///
+    /// They are in order; those that do not end before the first that is there are ignored.
+    pub fn restore(&self, windows: Vec<ClosedWindow>) {
+        let rows_max = self.limits.page_rows_max;
+        let windows: Vec<_> = windows.into_iter().map(|window| Arc::new(KeptWindow::new(window, rows_max))).collect();
+        let edition = {
+            let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+            for window in windows.into_iter().rev() {
+                if kept.windows.front().is_some_and(|first| window.window_end() >= first.window_end()) {
+                    continue;
+                }
+                let page_rows = kept.page_rows + window.pages.len();
+                let fits = kept.windows.len() < self.limits.windows_max && page_rows <= rows_max;
+                if !fits && !kept.windows.is_empty() {
+                    break;
+                }
+                kept.page_rows = page_rows;
+                kept.windows.push_front(window);
+            }
+            kept.restored += 1;
+            kept.edition()
+        };
+        self.changed.send_replace(edition);
+    }
+
+    /// How much it keeps.
+    pub fn limits(&self) -> ViewLimits {
+        self.limits
+    }
+
+    /// The last windows that are kept, at most so many, oldest first, and which edition that is.
+    pub fn recent(&self, windows_max: usize) -> (Vec<Arc<KeptWindow>>, Edition) {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let skipped = kept.windows.len().saturating_sub(windows_max);
+        (kept.windows.iter().skip(skipped).cloned().collect(), kept.edition())
+    }
+
+    /// Hears of every change of the windows that are kept.
+    pub fn changes(&self) -> watch::Receiver<Edition> {
+        self.changed.subscribe()
     }
 
     /// The last window that was published.
@@ -340,16 +416,6 @@ impl View {
     pub fn windows(&self) -> Vec<Arc<KeptWindow>> {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).windows.iter().cloned().collect()
     }
-
-    /// Every kept window without its pages, oldest first.
-    pub fn history(&self) -> Vec<WindowSummary> {
-        self.windows().iter().map(|window| window.summary()).collect()
-    }
-
-    /// Hears of every window published from now on; more than [`Self::BACKLOG`] unread ones are lost, oldest first.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<KeptWindow>> {
-        self.published.subscribe()
-    }
 }
 
 #[cfg(test)]
@@ -357,6 +423,10 @@ mod tests {
     use super::*;
     use crate::http::query::{Order, PageSort};
     use crate::http::testing::{page, window};
+
+    fn ends(view: &View) -> Vec<i64> {
+        view.windows().iter().map(|kept| kept.window_end()).collect()
+    }
 
     #[test]
     fn memory_is_bounded() {
@@ -385,9 +455,8 @@ mod tests {
         let pages = vec![page("/a", 10, 1), page("/b", 10, 9), page("/c", 10, 5)];
         view.publish(ClosedWindow { window_start: 0, window_end: 10, close_to_commit_ms: None, pages });
         let latest = view.latest().unwrap();
-        let body = latest.body(&PageSelection::default(), 10);
-        assert_eq!(body.pages.iter().map(|page| page.page_url).collect::<Vec<_>>(), ["/b", "/c"]);
-        let WindowSummary { totals, pages_kept, .. } = body.window;
+        assert_eq!(latest.pages().iter().map(|page| page.page_url.as_str()).collect::<Vec<_>>(), ["/b", "/c"]);
+        let WindowSummary { totals, pages_kept, .. } = latest.summary();
         assert_eq!((totals.pages, totals.view_count, pages_kept), (3, 15, 2));
     }
 
@@ -397,7 +466,7 @@ mod tests {
         for end in [10, 20, 20, 15, 30] {
             view.publish(window(end, 1));
         }
-        assert_eq!(view.history().iter().map(|kept| kept.window_end).collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(ends(&view), [10, 20, 30]);
     }
 
     #[test]
@@ -454,14 +523,47 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_subscriber_loses_windows_and_does_not_block() {
-        let view = View::new(ViewLimits { windows_max: 3, page_rows_max: 100 });
-        let mut subscriber = view.subscribe();
-        let last = View::BACKLOG as i64 + 5;
-        for end in 1..=last {
-            view.publish(window(end, 1));
-        }
-        assert_eq!(subscriber.try_recv().unwrap_err(), broadcast::error::TryRecvError::Lagged(5));
-        assert_eq!(subscriber.try_recv().unwrap().window_end(), 6);
+    fn totals() {
+        let mut pages = vec![page("/a", 10, 10), page("/b", 10, 30)];
+        (pages[0].unique_users, pages[0].bounce_rate) = (9, 0.0);
+        (pages[1].unique_users, pages[1].bounce_rate) = (1, 1.0);
+        let totals = Totals::of(&pages);
+        assert_eq!((totals.view_count, totals.conversion_count), (40, 2));
+        assert_eq!((totals.conversion_rate, totals.bounce_rate), (Some(0.05), Some(0.1)));
+        assert_eq!((totals.engagement_rate, totals.avg_session_duration), (Some(0.5), Some(12.5)));
+        let nothing = Totals::of(&[]);
+        assert_eq!((nothing.conversion_rate, nothing.bounce_rate), (None, None));
+    }
+
+    #[test]
+    fn a_page_is_found() {
+        let kept = KeptWindow::new(window(10, 500), 400);
+        assert_eq!(kept.page("/250").map(|page| page.view_count), Some(250));
+        assert_eq!(kept.page("/99"), None, "it was cut off");
+        assert_eq!(kept.page(""), None);
+    }
+
+    #[test]
+    fn windows_of_an_earlier_run() {
+        // (ends published, ends restored, ends kept), with room for 5 windows and 50 rows, 10 in each.
+        let check = |published: &[i64], restored: &[i64], expected: &[i64]| {
+            let view = View::new(ViewLimits { windows_max: 5, page_rows_max: 50 });
+            published.iter().for_each(|end| view.publish(window(*end, 10)));
+            let changes = view.changes();
+            view.restore(restored.iter().map(|end| window(*end, 10)).collect());
+            assert!(changes.has_changed().unwrap());
+            assert_eq!(ends(&view), expected, "{published:?} after {restored:?}");
+            let kept = view.kept.read().unwrap();
+            assert_eq!(kept.page_rows, kept.windows.iter().map(|window| window.pages.len()).sum::<usize>());
+        };
+        check(&[], &[], &[]);
+        check(&[], &[1, 2, 3], &[1, 2, 3]);
+        check(&[4, 5], &[1, 2, 3], &[1, 2, 3, 4, 5]);
+        check(&[4, 5], &[-1, 0, 1, 2, 3], &[1, 2, 3, 4, 5]);
+        check(&[4, 5], &[2, 3, 4, 5, 6], &[2, 3, 4, 5]);
+        check(&[4, 5, 6, 7, 8], &[1, 2, 3], &[4, 5, 6, 7, 8]);
+        let view = View::new(ViewLimits { windows_max: 5, page_rows_max: 50 });
+        view.restore(vec![window(1, 30), window(2, 30)]);
+        assert_eq!(ends(&view), [2]);
     }
 }

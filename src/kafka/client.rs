@@ -146,7 +146,8 @@ impl Connection {
     }
 }
 
-fn cause_of(code: RDKafkaErrorCode) -> Cause {
+/// What is the matter when this is the answer.
+pub(in crate::kafka) fn cause_of(code: RDKafkaErrorCode) -> Cause {
     use RDKafkaErrorCode as Code;
     match code {
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::NetworkException => {
@@ -197,7 +198,7 @@ impl Witness {
 impl ClientContext for Witness {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Whoever asked gets it as an error; what librdkafka tries meanwhile is for those who look.
-        tracing::debug!(?level, facility, "{message}");
+        tracing::debug!(severity = ?level, facility, "{message}");
         if facility == "FAIL" {
             let lower = message.to_ascii_lowercase();
             let cause = match () {

@@ -11,7 +11,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Connection, LogContext};
+use super::client::{Cause, Connection, LogContext, cause_of};
 use super::describe;
 use super::progress::read_generation;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
@@ -60,7 +60,7 @@ struct Delivered {
     /// Messages that nothing is known of yet.
     pending: usize,
     /// Why the first failed that did.
-    failed: Option<String>,
+    failed: Option<KafkaError>,
     /// Whether nobody will ask any more.
     closed: bool,
 }
@@ -87,7 +87,7 @@ impl ProducerContext for Deliveries {
         let mut delivered = self.lock();
         delivered.pending -= 1;
         if let Err((error, _)) = result {
-            delivered.failed.get_or_insert_with(|| describe(error));
+            delivered.failed.get_or_insert_with(|| error.clone());
         }
         if delivered.pending == 0 {
             self.0.1.notify_all();
@@ -316,7 +316,22 @@ impl KafkaCommitter {
             return Err(CommitError::Failed(format!("the brokers did not acknowledge all messages in {waited_s} s")));
         }
         let failed = self.deliveries().lock().failed.take();
-        failed.map_or(Ok(()), |error| Err(CommitError::Failed(format!("a message was not delivered: {error}"))))
+        failed.map_or(Ok(()), |error| Err(self.undelivered(&error)))
+    }
+
+    /// Why a message was not delivered. Where the brokers refuse a transaction its messages are purged, which says nothing:
+    /// the attempt to commit, which then can't succeed, tells what they said.
+    fn undelivered(&self, error: &KafkaError) -> CommitError {
+        use RDKafkaErrorCode::{PurgeInflight, PurgeQueue};
+        let purged = matches!(error.rdkafka_error_code(), Some(PurgeInflight | PurgeQueue));
+        match purged.then(|| self.producer.commit_transaction(CALL.min(self.timeout))) {
+            Some(Ok(())) => CommitError::Unknown(format!("committed without a message: {}", describe(error))),
+            Some(Err(refusal)) => {
+                let cause = refusal.rdkafka_error_code().map_or(Cause::Other, cause_of);
+                CommitError::Failed(format!("{cause}: {}", describe(&refusal)))
+            }
+            None => CommitError::Failed(format!("a message was not delivered: {}", describe(error))),
+        }
     }
 
     fn deliveries(&self) -> &Deliveries {

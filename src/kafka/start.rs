@@ -6,6 +6,8 @@ use std::time::Duration;
 use clicktide_dataflows::time::{Tick, Windows};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Connection, LogContext, fetch_watermarks};
@@ -200,7 +202,7 @@ fn newest_checkpoint(
 ) -> Result<Option<Restore>, StoreError> {
     let (found, rejected) = newest(store, asked.job, asked.configuration, committed.committed_through.map(Tick))?;
     for Rejected { name, reason } in rejected {
-        tracing::warn!(checkpoint = name, reason, "a checkpoint can't be used");
+        tracing::warn!(checkpoint = name, error = reason, "a checkpoint can't be used");
     }
     Ok(found.map(|(name, manifest)| Restore::of(name, manifest)))
 }
@@ -208,7 +210,7 @@ fn newest_checkpoint(
 /// The savepoint that the job has taken over from, if it is this one and holds events that mean the same.
 fn begun_with(asked: &Asked<'_>, committed: &Progress, savepoint: &Savepoint) -> Option<Restore> {
     let (restore, manifest) = read_savepoint(savepoint)
-        .inspect_err(|reason| tracing::debug!(reason, "what the job began with is not used again"))
+        .inspect_err(|reason| tracing::debug!(error = reason, "what the job began with is not used again"))
         .ok()?;
     let same = (asked.differences)(&manifest.configuration).is_empty();
     (same && committed.began_after == Some(manifest.through.0)).then_some(restore)
@@ -267,7 +269,12 @@ impl Log {
         let consumer: BaseConsumer<LogContext> =
             config?.set("isolation.level", "read_committed").create_with_context(LogContext).map_err(kafka)?;
         let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT).map_err(kafka)?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let found = metadata.topics().first();
+        let partitions = found.map_or(0, |topic| topic.partitions().len());
+        if let Some(error) = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from) {
+            let refused = settings.kafka.refused(&format!("read the input topic {topic:?}"), error);
+            return Err(StartError::Kafka(refused.to_string()));
+        }
         if partitions == 0 {
             let reason = format!("the input topic {topic:?} does not exist; `clicktide topics create` makes it");
             return Err(StartError::Kafka(reason));
@@ -278,7 +285,7 @@ impl Log {
         };
         let bounds = (0..partitions as i32).map(bounds).collect::<Result<Vec<_>, StartError>>()?;
         // An old broker can't be asked either.
-        let unknown = |reason: &String| tracing::debug!(topic, reason, "the topic's id is not known");
+        let unknown = |reason: &String| tracing::debug!(topic, error = reason, "the topic's id is not known");
         let ask = || topic_id(&consumer, &topic, TIMEOUT).inspect_err(unknown).ok().flatten();
         let topic_id = settings.topic_ids.then(ask).flatten();
         Ok(Log { consumer, topic, topic_id, bounds })

@@ -120,6 +120,15 @@ impl Job {
         flags
     }
 
+    /// The flags of `check`: it takes no windows.
+    pub fn check_flags(&self) -> Vec<String> {
+        let mut flags = self.topic_flags(&self.job_brokers);
+        let store = self.dir().join("checkpoints");
+        flags.extend([format!("--name={}", self.name), format!("--set=checkpoints.store={}", store.display())]);
+        flags.push("--set=http.listen=off".to_owned());
+        flags
+    }
+
     /// One process of the job, which waits for the others.
     pub fn process(&self, processes: usize, process: usize, workers: usize, flags: &[&str]) -> Process {
         let mut args = vec!["run".to_owned(), "-h".to_owned(), self.hosts.display().to_string()];

@@ -7,6 +7,7 @@ pub mod chance;
 pub mod job;
 pub mod proxy;
 pub mod topics;
+pub mod watched;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

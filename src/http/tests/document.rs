@@ -22,10 +22,10 @@ impl Routed {
         for end in [10, 20, 30] {
             view.publish(window(end, 20));
         }
-        let (_, status) = watch::channel("{}".into());
+        let (_, cluster) = watch::channel("{}".into());
         let (_, stop) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Routed { router: router(Site::Job(site), Live { status, stop }), runtime }
+        Routed { router: router(Site::Job(site), Live { cluster, stop }), runtime }
     }
 
     /// The status of the answer, its content type, and its JSON if it is that.
