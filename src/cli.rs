@@ -8,12 +8,12 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::commands::audit::{self, Audit};
 use crate::commands::checkpoint::{Checkpoint, checkpoint};
 use crate::commands::demo::{self, Demo};
-use crate::commands::generate::Generate;
 use crate::commands::health::{self, Ask};
 use crate::commands::launch::Launch;
 use crate::commands::replay::Replay;
 use crate::commands::run::Run;
 use crate::commands::savepoint::savepoint;
+use crate::commands::status_line::Voice;
 use crate::commands::{generate, launch, replay, run, topics};
 use crate::config::{Config, Override};
 use crate::exit::{Exit, Failure};
@@ -45,6 +45,9 @@ struct Common {
     /// What is logged: a level, or levels by module, as in `info,clicktide::kafka=debug`.
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
+    /// No status line and no progress: only what comes of it, the log and errors.
+    #[arg(long, global = true)]
+    quiet: bool,
 }
 
 /// A process's place in the job: timely's own flags. `-h` is the hosts file, as in timely; help is `--help`.
@@ -100,6 +103,9 @@ enum Command {
         /// Stop after this time.
         #[arg(long, value_name = "DURATION")]
         duration: Option<humantime::Duration>,
+        /// Print the state of the job as JSON instead, as /v1/cluster has it: a line every 10 s and when its phase changes.
+        #[arg(long)]
+        json: bool,
     },
     /// One process of a job on Kafka.
     #[command(disable_help_flag = true)]
@@ -113,6 +119,9 @@ enum Command {
         /// Stop in good order when standard input ends.
         #[arg(long, hide = true)]
         supervised: bool,
+        /// Print the state of the job as JSON, as /v1/cluster has it, once a second.
+        #[arg(long, hide = true)]
+        status: bool,
     },
     /// All processes of a job on this machine, started again together when one fails.
     #[command(disable_help_flag = true)]
@@ -126,6 +135,9 @@ enum Command {
         /// How often the job is started again before giving up; a run of a minute starts the count anew.
         #[arg(long, value_name = "NUM", default_value_t = 10)]
         restarts: u32,
+        /// Print the state of the job as JSON, as /v1/cluster has it: a line every 10 s and when its phase changes.
+        #[arg(long)]
+        json: bool,
     },
     /// The generator of synthetic traffic.
     Generate {
@@ -212,6 +224,9 @@ enum Command {
         /// Where the results go as JSON Lines; without it, standard output.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Print the summary as JSON, on standard output, which is free for it if the results go to a file.
+        #[arg(long, requires = "output")]
+        json: bool,
         #[command(flatten)]
         cluster: ClusterFlags,
         #[command(flatten)]
@@ -407,20 +422,24 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
         Command::Health { .. } => Config::default(),
         _ => Config::load(common.config.as_deref(), &overrides.0).map_err(|e| configuration(&e))?,
     };
-    logging::init(config.logging.format, &config.logging.filter).map_err(|e| configuration(&e))?;
+    let name = log_name(&command, &config);
+    logging::init(config.log_settings(&name)).map_err(|e| configuration(&e))?;
+    let voice = |json| Voice { quiet: common.quiet, json };
 
     match command {
-        Command::Demo { duration, .. } => {
-            demo::demo(Demo { duration: duration.map(|duration| *duration as Duration) }, config)
+        Command::Demo { duration, json, .. } => {
+            let duration = duration.map(|duration| *duration as Duration);
+            demo::demo(Demo { duration, voice: voice(json) }, config)
         }
-        Command::Run { job, supervised, .. } => {
+        Command::Run { job, supervised, status, .. } => {
             let JobFlags { from, until_end, accept_gap, from_savepoint, .. } = job;
-            run::run(Run { from, until_end, supervised, accept_gap, from_savepoint }, &config)
+            run::run(Run { from, until_end, supervised, status, accept_gap, from_savepoint }, &config)
         }
-        Command::Launch { windows, job, restarts, .. } => {
-            launch::launch(&Launch { arguments: forwarded(&common, &windows, &job), restarts }, &config)
+        Command::Launch { windows, job, restarts, json, .. } => {
+            let arguments = forwarded(&common, &windows, &job);
+            launch::launch(&Launch { arguments, restarts, voice: voice(json) }, &config)
         }
-        Command::Generate { json, .. } => generate::generate(Generate { json }, &config),
+        Command::Generate { json, .. } => generate::generate(voice(json), &config),
         Command::Topics { command: TopicsCommand::Create } => topics::create(&config),
         Command::Topics { command: TopicsCommand::Describe } => topics::describe(&config),
         Command::Checkpoint { command, .. } => match command {
@@ -436,10 +455,29 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
         Command::Check { .. } => topics::check(&config),
         Command::Health { url, timeout } => health::health(&Ask { url, timeout: *timeout }),
         Command::Audit { from, through, examples, json, .. } => {
-            audit::audit(Audit { from_ms: from, through_ms: through, examples, json }, &config)
+            audit::audit(Audit { from_ms: from, through_ms: through, examples, voice: voice(json) }, &config)
         }
-        Command::Replay { files, output, .. } => replay::replay(Replay { files, output }, &config),
+        Command::Replay { files, output, json, .. } => {
+            replay::replay(Replay { files, output, voice: voice(json) }, &config)
+        }
     }
+}
+
+/// Of whose log lines the log file's name tells: a process's, or another command's.
+fn log_name(command: &Command, config: &Config) -> String {
+    let name = match command {
+        Command::Run { .. } => return config.cluster.process.to_string(),
+        Command::Demo { .. } => "demo",
+        Command::Launch { .. } => "launch",
+        Command::Generate { .. } => "generate",
+        Command::Topics { .. } => "topics",
+        Command::Checkpoint { .. } => "checkpoint",
+        Command::Check { .. } => "check",
+        Command::Health { .. } => "health",
+        Command::Audit { .. } => "audit",
+        Command::Replay { .. } => "replay",
+    };
+    name.to_owned()
 }
 
 /// The flags of `launch` that each of its processes is given as well.

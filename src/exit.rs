@@ -5,6 +5,8 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::{logging, terminal};
+
 /// The exit codes. 0 is success, and 2 a command line that can't be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -51,6 +53,8 @@ impl Exit {
                 std::thread::park();
             }
         }
+        logging::flush();
+        terminal::clear();
         // At once, as other processes may write there too; and not by eprintln!, which panics when nobody reads: a panic would
         // come here again.
         std::io::stderr().write_all(format!("clicktide: {why}\n").as_bytes()).ok();
@@ -103,6 +107,7 @@ pub fn end_on_panic() {
             }
             end_without_peer(message);
             // The other one was quicker to stop.
+            logging::flush();
             std::process::exit(0);
         }
         let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();

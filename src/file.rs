@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
@@ -10,6 +11,7 @@ use crate::avro::ContainerReader;
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::ingest::{Format, Record};
 use crate::source::{LogEnd, ReadPartition, SourceError};
+use crate::work::{Counted, Work};
 
 /// A file as a partition: its events in order, a line or a datum per offset.
 ///
@@ -36,8 +38,16 @@ impl FilePartition {
     /// # Errors
     /// When it can't be opened, or is neither text nor a container file that can be read.
     pub fn open(path: &Path, partition: i32) -> Result<Self, SourceError> {
+        FilePartition::open_for(path, partition, Arc::default())
+    }
+
+    /// The same as part of `work`, which is expected to be the file's size in bytes.
+    ///
+    /// # Errors
+    /// As [`FilePartition::open`].
+    pub fn open_for(path: &Path, partition: i32, work: Arc<Work>) -> Result<Self, SourceError> {
         let error = |reason: String| SourceError { log: path.display().to_string(), partition, position: 0, reason };
-        let mut input = unpacked(path).map_err(|e| error(e.to_string()))?;
+        let mut input = unpacked(path, work).map_err(|e| error(e.to_string()))?;
         let content = if is_container(&mut input).map_err(|e| error(e.to_string()))? {
             Content::Container(Box::new(ContainerReader::new(input).map_err(|e| error(e.to_string()))?))
         } else {
@@ -64,11 +74,13 @@ impl FilePartition {
     }
 }
 
-fn unpacked(path: &Path) -> io::Result<Box<dyn BufRead>> {
+fn unpacked(path: &Path, work: Arc<Work>) -> io::Result<Box<dyn BufRead>> {
     let mut file = File::open(path)?;
+    work.expect(file.metadata()?.len());
     let mut magic = [0; 2];
     let packed = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
     file.rewind()?;
+    let file = Counted::new(file, work);
     Ok(if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(BufReader::new(file)) })
 }
 

@@ -29,5 +29,7 @@ pub mod progress;
 pub mod recovery;
 pub mod report;
 pub mod source;
+pub mod terminal;
 pub mod validation;
 mod words;
+pub mod work;

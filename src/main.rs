@@ -9,7 +9,10 @@ use clicktide::exit::end_on_panic;
 fn main() -> ExitCode {
     end_on_panic();
     match run_command(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            clicktide::logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(failure) => failure.exit.now(failure.why),
     }
 }

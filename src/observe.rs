@@ -105,7 +105,9 @@ impl ObserveJob for Observer {
                 let Taken { name, through_ms, events, bytes_written, took_ms, .. } = taken;
                 tracing::info!(checkpoint = name, through_ms, events, bytes_written, took_ms, "a checkpoint is taken");
             }
-            Err(reason) => tracing::warn!(reason, "no checkpoint: it is tried again after checkpoints.interval"),
+            Err(reason) => {
+                tracing::warn!(error = reason, "no checkpoint: it is tried again after checkpoints.interval")
+            }
         }
         self.status.set_checkpoint(outcome.clone().map(|taken| {
             let Taken { name, through_ms, events, bytes_written, bytes, took_ms } = taken;
@@ -122,6 +124,7 @@ impl ObserveJob for Observer {
         ::metrics::counter!(metrics::TICKS).increment(epoch.windows.len() as u64);
         for window in epoch.windows {
             let close_to_commit = now.duration_since(window.closed);
+            tracing::debug!(tick_ms = window.end.0, results = window.results.len(), "a window is committed");
             ::metrics::histogram!(metrics::WINDOW_CLOSE_TO_COMMIT).record(close_to_commit);
             ::metrics::histogram!(metrics::WINDOW_PROCESSING).record(window.computed.duration_since(window.closed));
             self.status.add_results(window.results.len() as u64);

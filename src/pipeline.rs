@@ -35,6 +35,7 @@ use crate::checkpoint::worker::{Checkpoints, News, WorkerCheckpoints};
 use crate::cluster::Allocators;
 use crate::committer::{CommitEpoch, CommitError, CommitterShared, Epoch, StartCommitter, commit, committing_thread};
 use crate::dataflow_metrics::DataflowMetrics;
+use crate::logging;
 use crate::progress::{JobStart, PartitionCut};
 use crate::report::{ProcessReport, WorkerReport};
 use crate::source::{
@@ -236,6 +237,8 @@ enum Gossip {
     Worker(WorkerReport),
     /// A checkpoint is being taken.
     Checkpoint(News),
+    /// What is logged from now on.
+    Logging(String),
     /// Let us stop.
     Stop,
     /// What was complete is committed: let go.
@@ -252,6 +255,7 @@ const REPORT_EVERY_MS: i64 = 250;
 const TELL_EVERY_MS: i64 = 1_000;
 
 fn run_worker(worker: &mut Worker, job: &Job) -> Ended {
+    logging::begin_worker(worker.index());
     let ended = take_turns(worker, job);
     if ended != Ended::Finished {
         // Not drained: a dataflow that is dropped closes no window.
@@ -439,6 +443,11 @@ impl WorkerLoop {
             let news = checkpoints.turn(closed, now_ms, &|outcome| job.observer.checkpoint(outcome));
             news.into_iter().for_each(|news| self.tell(Gossip::Checkpoint(news)));
         }
+        if worker.index() == 0
+            && let Some(filter) = logging::levels_to_tell()
+        {
+            self.tell(Gossip::Logging(filter));
+        }
         if let Some(error) = self.error() {
             job.observer.failed(&error);
             job.stop.store(true, Ordering::Relaxed);
@@ -475,6 +484,7 @@ impl WorkerLoop {
                         checkpoints.heard(news, (job.now_ms)(), &|outcome| job.observer.checkpoint(outcome));
                     }
                 }
+                Gossip::Logging(filter) => logging::follow_levels(&filter),
                 Gossip::Stop if !self.stopping => {
                     self.stopping = true;
                     self.stop_told = true;

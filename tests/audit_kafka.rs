@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clicktide::audit::{AuditReport, Click, Definition, IdleAdvance, Partition, Uncounted, expect};
@@ -212,7 +213,7 @@ impl Job {
     }
 
     fn audit(&self, brokers: &str) -> AuditReport {
-        audit(&self.settings(brokers)).unwrap_or_else(|error| panic!("{error}"))
+        audit(&self.settings(brokers), &Arc::default()).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
@@ -226,7 +227,7 @@ fn faults_are_found() {
     write_input(&input, &Transactions::new(&brokers));
 
     let job = Job::new(&input, THROUGH_MS);
-    let nothing_yet = audit(&job.settings(&brokers)).map_err(|error| error.to_string());
+    let nothing_yet = audit(&job.settings(&brokers), &Arc::default()).map_err(|error| error.to_string());
     assert!(nothing_yet.unwrap_err().contains("holds no progress"));
     job.publish(&brokers);
     let report = job.audit(&brokers);
@@ -333,6 +334,6 @@ fn what_is_no_result_is_named() {
     job.publish(&brokers);
     let results = job.topic(&brokers, &job.topics.results);
     transactions.commit(|| results.produce(&transactions, 2, "k", "what"));
-    let error = audit(&job.settings(&brokers)).map(|_| ()).unwrap_err();
+    let error = audit(&job.settings(&brokers), &Arc::default()).map(|_| ()).unwrap_err();
     assert!(matches!(error, AuditError::Undecodable { partition: 2, offset: 0, .. }), "{error}");
 }

@@ -214,7 +214,7 @@ impl Writer {
             {
                 // Until the next checkpoint is asked for, the store is left in peace.
                 self.events_max = usize::MAX;
-                tracing::warn!(error = %error, "events that no longer fit into memory can't be written ahead of the checkpoint");
+                tracing::warn!(%error, "events that no longer fit into memory can't be written ahead of the checkpoint");
             }
         }
     }
@@ -285,7 +285,7 @@ impl Writer {
         self.settings.store.put_new(name, body)?;
         // What a process has written and not told yet is told before the next manifest, and only then deleted.
         if let Err(error) = self.pruning.after_checkpoint(&*self.settings.store, &BTreeSet::new()) {
-            tracing::warn!(error = %error, "what no checkpoint needs any more can't be deleted");
+            tracing::warn!(%error, "what no checkpoint needs any more can't be deleted");
         }
         Ok(bytes)
     }

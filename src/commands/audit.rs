@@ -1,11 +1,15 @@
 //! `clicktide audit`: recompute from the input topic, compare with the results topic.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::commands::progress::{Unit, tell_progress};
+use crate::commands::status_line::Voice;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::kafka::audit::{AuditSettings, AuditTopics, audit as audit_topics};
 use crate::kafka::probe::reach;
+use crate::work::Work;
 
 /// What is compared, and how it is told.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +20,8 @@ pub struct Audit {
     pub through_ms: Option<i64>,
     /// Examples told of each kind of finding.
     pub examples: usize,
-    /// Whether the report is printed as JSON.
-    pub json: bool,
+    /// How it is told what is going on. In JSON, the report is.
+    pub voice: Voice,
 }
 
 /// Audits the job that the configuration names, and prints a report.
@@ -45,8 +49,12 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
         examples_max: audit.examples,
         timeout: Duration::from_secs(30),
     };
-    let report = audit_topics(&settings).map_err(|e| Failure::new(Exit::Kafka, e))?;
-    if audit.json {
+    let work = Arc::new(Work::default());
+    let progress = tell_progress("audit", Arc::clone(&work), Unit::Records, audit.voice)?;
+    let report = audit_topics(&settings, &work);
+    drop(progress);
+    let report = report.map_err(|e| Failure::new(Exit::Kafka, e))?;
+    if audit.voice.json {
         println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failure, e))?);
     } else {
         println!("{report}");

@@ -1,28 +1,36 @@
 //! `clicktide demo`: broker, topics, generator, job and dashboard in one process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::cluster::{Cluster, ClusterError, assemble};
 use crate::commands::generate::produce;
-use crate::commands::run::{JobSiteParts, start_settings};
+use crate::commands::repeating::Repeating;
+use crate::commands::run::{JobSiteParts, STATUS_EVERY, say_start, start_settings};
 use crate::commands::signals::stop_on_signal;
-use crate::committer::Epoch;
+use crate::commands::status_line::{JobLine, Voice, say, time_of_day};
+use crate::committer::{ClosedTick, Epoch};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::http::Status;
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, StartError, StartSettings, start_job};
+use crate::logging;
 use crate::observe::Observer;
 use crate::pipeline::{self, Job, ObserveJob, Unpaced};
 use crate::report::Phase;
 
-/// How long the demo lasts.
+/// How long the demo lasts, and what it says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Demo {
     /// After this it stops by itself; none: at a signal.
     pub duration: Option<Duration>,
+    /// How it is told what is going on.
+    pub voice: Voice,
 }
 
 /// The windows of the demo, small so that there is something to see at once.
@@ -52,15 +60,17 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     .map_err(kafka)?;
     config.kafka.brokers = broker.address();
 
+    logging::begin_process(0);
     let workers = config.cluster.workers;
     let site = JobSiteParts::new(&config, 1, 0, workers)?;
+    say_start("demo", &config);
     site.status.set_notice(format!(
         "This is the demo: windows of {SIZE} every {SLIDE} instead of 5 min every 10 s, synthetic traffic, and a broker \
          that lives in this process and forgets everything when it ends."
     ));
     let server = site.serve(&config, None)?;
-    if let Some(server) = &server {
-        println!("dashboard: http://{}/", server.address());
+    if let Some(server) = server.as_ref().filter(|_| !demo.voice.quiet && !demo.voice.json) {
+        say(&format!("dashboard: http://{}/", server.address()));
     }
 
     let meaning = config.meaning();
@@ -75,8 +85,10 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
 
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka, topics.events, Arc::clone(&now_ms)).map_err(kafka)?;
+    let windows = Arc::new(Windows { voice: demo.voice, began, last: Mutex::default() });
+    let news = Arc::clone(&windows);
     let observer = Observer::new(Arc::clone(&site.status), site.view.clone(), config.windows(), None)
-        .telling(move |epoch| tell(epoch, began));
+        .telling(move |epoch| news.tell(epoch));
     let observer: Arc<dyn ObserveJob> = Arc::new(observer);
     let job = Job {
         workers,
@@ -109,7 +121,10 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
             stop.store(true, Ordering::Relaxed);
         });
     }
-    pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e))?;
+    let showing = show(demo.voice, Arc::clone(&site.status), windows)?;
+    let ended = pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e));
+    drop(showing);
+    ended?;
     generating.join().ok();
     if let Some(server) = server {
         server.stop();
@@ -118,32 +133,53 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line per closed window.
-fn tell(epoch: &Epoch, began: Instant) {
-    for window in &epoch.windows {
-        let views: i64 = window.results.iter().map(|page| page.view_count).sum();
-        let purchases: i64 = window.results.iter().map(|page| page.conversion_count).sum();
-        let top = window.results.iter().max_by_key(|page| (page.view_count, std::cmp::Reverse(&page.page_url)));
-        let top = top.map_or_else(String::new, |page| {
-            format!(
-                "top {} ({} views, {} users, {:.0} % engaged)",
-                page.page_url,
-                page.view_count,
-                page.unique_users,
-                page.engagement_rate * 100.0
-            )
-        });
-        println!(
-            "{:>6.1} s  window to {}: {} pages, {views} views, {purchases} purchases, {top}",
-            began.elapsed().as_secs_f64(),
-            clock_time(window.end.0),
-            window.results.len(),
-        );
+/// The windows that have been closed: told line by line, or the last of them kept to be drawn.
+struct Windows {
+    voice: Voice,
+    began: Instant,
+    last: Mutex<String>,
+}
+
+impl Windows {
+    fn tell(&self, epoch: &Epoch) {
+        for window in &epoch.windows {
+            let text = text(window);
+            if self.voice.draws() {
+                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            } else if !self.voice.quiet && !self.voice.json {
+                say(&format!("{:>6.1} s  {text}", self.began.elapsed().as_secs_f64()));
+            }
+        }
     }
 }
 
-/// A time of day in UTC.
-fn clock_time(ms: i64) -> String {
-    let seconds = ms.div_euclid(1_000).rem_euclid(86_400);
-    format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+/// A closed window in one line.
+fn text(window: &ClosedTick) -> String {
+    let views: i64 = window.results.iter().map(|page| page.view_count).sum();
+    let purchases: i64 = window.results.iter().map(|page| page.conversion_count).sum();
+    let top = window.results.iter().max_by_key(|page| (page.view_count, std::cmp::Reverse(&page.page_url)));
+    let top = top.map_or_else(String::new, |page| {
+        format!(
+            ", top {} ({} views, {} users, {:.0} % engaged)",
+            page.page_url,
+            page.view_count,
+            page.unique_users,
+            page.engagement_rate * 100.0
+        )
+    });
+    let (end, pages) = (time_of_day(window.end.0), window.results.len());
+    format!("window to {end}: {pages} pages, {views} views, {purchases} purchases{top}")
+}
+
+/// Shows the job's state, where it is drawn or asked for in JSON, until what is returned is dropped.
+fn show(voice: Voice, status: Arc<Status>, windows: Arc<Windows>) -> Result<Option<Repeating>, Failure> {
+    if voice.quiet || !(voice.json || voice.draws()) {
+        return Ok(None);
+    }
+    let mut line = JobLine::new(voice, 2);
+    let show = move || {
+        let last = windows.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        line.show(&json!(status.snapshot()).to_string(), &[last]);
+    };
+    Repeating::start("status", STATUS_EVERY, show).map(Some).map_err(|e| Failure::new(Exit::Failure, e))
 }

@@ -1,13 +1,14 @@
 //! `clicktide generate`: synthetic traffic into the events topic.
 
-use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::avro;
+use crate::commands::progress::Teller;
 use crate::commands::signals::stop_on_signal;
+use crate::commands::status_line::{Voice, span};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::generator::clock::SystemClock;
@@ -17,19 +18,13 @@ use crate::http::{self, GeneratorSite, Health, Site};
 use crate::kafka::probe::reach;
 use crate::kafka::producer::{EventProducer, ProducerConfig, ProducerError};
 use crate::metrics;
+use crate::millis::Millis;
 
-/// How the generator tells of itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Generate {
-    /// Whether the summary is printed as JSON.
-    pub json: bool,
-}
-
-/// Generates until the configured duration is over or a signal comes.
+/// Generates until the configured duration is over or a signal comes. In JSON, the summary is told.
 ///
 /// # Errors
 /// When the topic can't be produced to.
-pub fn generate(generate: Generate, config: &Config) -> Result<(), Failure> {
+pub fn generate(voice: Voice, config: &Config) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop), Arc::new(AtomicBool::new(true)))?;
     let metrics = metrics::install().map_err(|e| Failure::new(Exit::Failure, e))?;
@@ -44,24 +39,18 @@ pub fn generate(generate: Generate, config: &Config) -> Result<(), Failure> {
             Some(http::serve(listener, Site::Generator(site)).map_err(failure)?)
         }
     };
-    let terminal = std::io::stderr().is_terminal();
+    let duration = config.generator.duration.map(Millis::duration);
+    let mut teller = Teller::new(voice);
     let summary = produce(config, &stop, |progress| {
         figures.note(progress);
-        if terminal {
-            eprint!("\r\x1b[2K{progress}");
-        } else {
-            eprintln!("{progress}");
-        }
-        std::io::stderr().flush().ok();
+        teller.tell(|| told(progress, duration));
     });
-    if terminal {
-        eprintln!();
-    }
+    drop(teller);
     if let Some(server) = server {
         server.stop();
     }
     let summary = summary?;
-    if generate.json {
+    if voice.json {
         let line = serde_json::to_string(&summary).map_err(|e| Failure::new(Exit::Failure, e))?;
         println!("{line}");
     } else {
@@ -71,6 +60,15 @@ pub fn generate(generate: Generate, config: &Config) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Kafka, "not every event was acknowledged"));
     }
     Ok(())
+}
+
+/// A report, with how much of the time is over and how much is left, where that is known.
+fn told(progress: &Progress, duration: Option<Duration>) -> String {
+    let Some(duration) = duration else { return format!("generate · {progress}") };
+    let duration_s = duration.as_secs_f64();
+    let percent = (progress.elapsed_s / duration_s).min(1.0) * 100.0;
+    let left_ms = ((duration_s - progress.elapsed_s).max(0.0) * 1_000.0) as i64;
+    format!("generate · {percent:.0} % · {} left · {progress}", span(left_ms))
 }
 
 /// Produces as the configuration says, until `stop`.
@@ -123,5 +121,32 @@ impl Figures {
                 .figure("events_sent", progress.sent as f64)
                 .figure("events_per_second", progress.events_per_second),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_where_it_is_known() {
+        let progress = Progress {
+            elapsed_s: 15.0,
+            sent: 15_000,
+            acknowledged: 14_990,
+            failed: 0,
+            latest_error: None,
+            events_per_second: 1_000.0,
+            target_events_per_second: 1_000.0,
+            lag_ms: 0.4,
+            delayed: 0,
+            ack_p99_ms: 3.0,
+        };
+        let line = "15 s: 15000 events, 1000/s of 1000/s, lag 0.4 ms, 14990 acknowledged, 0 failed, ack p99 3.0 ms";
+        assert_eq!(told(&progress, None), format!("generate · {line}"));
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(told(&progress, minute), format!("generate · 25 % · 45 s left · {line}"));
+        let over = Progress { elapsed_s: 61.0, ..progress };
+        assert!(told(&over, minute).starts_with("generate · 100 % · 0.0 s left · 61 s"), "{}", told(&over, minute));
     }
 }

@@ -38,7 +38,6 @@ impl InputWatch {
         };
         let grown = Arc::new(AtomicBool::new(false));
         let (has_grown, stop) = (Arc::clone(&grown), Arc::clone(stop));
-        let process = tracing::Span::current();
         status.set_kafka_silence(None);
         let see = move |sight| match sight {
             Sight::Silent(why) => status.set_kafka_silence(Some(why)),
@@ -47,7 +46,6 @@ impl InputWatch {
             // Already stopping, for another reason.
             Sight::Grown(_) if stop.load(Ordering::Relaxed) => {}
             Sight::Grown(now) => {
-                let _process = process.enter();
                 tracing::info!(
                     from = partitions,
                     to = now,

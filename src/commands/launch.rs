@@ -1,16 +1,21 @@
 //! `clicktide launch`: all processes of a job on this machine, started again together when one fails.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cluster::local_hosts;
 use crate::commands::signals::stop_on_signal;
+use crate::commands::status_line::{JobLine, Voice};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::logging::{self, LogFormat};
+use crate::terminal;
 
 /// What each process is started with.
 pub struct Launch {
@@ -18,6 +23,8 @@ pub struct Launch {
     pub arguments: Vec<String>,
     /// How often the job is started again after a failure before giving up.
     pub restarts: u32,
+    /// How it is told what is going on.
+    pub voice: Voice,
 }
 
 /// The first pause before the job is started again; it doubles up to the last.
@@ -35,11 +42,12 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop), Arc::new(AtomicBool::new(true)))?;
+    let line = Arc::new(Mutex::new(JobLine::new(launch.voice, 1)));
     let mut backoff = BACKOFF;
     let mut restarts = 0;
     loop {
         let began = Instant::now();
-        let Some(code) = run_once(launch, config, &stop)? else { return Ok(()) };
+        let Some(code) = run_once(launch, config, &stop, &line)? else { return Ok(()) };
         let lost = code.map_or_else(|| "was killed".to_owned(), |code| format!("ended with code {code}"));
         if stop.load(Ordering::Relaxed) {
             // A stop that was on its way when this one came.
@@ -66,6 +74,7 @@ pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
             ));
         }
         tracing::warn!(restarts, pause_ms = backoff.as_millis() as u64, "a process {lost}: starting the job again");
+        lock(&line).show_text(&format!("a process {lost}: starting again"));
         wait(backoff, &stop);
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
@@ -91,9 +100,40 @@ fn weight(code: Option<i32>) -> u8 {
 }
 
 /// A process of the job. It stops in good order when its standard input is closed, also when this program is gone.
+///
+/// What it says is read as long as it says anything. It does not depend on that: its log and its state are written by threads
+/// that nobody waits for.
 struct Process {
     child: Child,
     input: Option<ChildStdin>,
+    reading: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(mut command: Command, line: &SharedLine) -> std::io::Result<Process> {
+        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        let mut process = Process { input: child.stdin.take(), child, reading: Vec::new() };
+        if let Some(states) = process.child.stdout.take() {
+            let line = Arc::clone(line);
+            process.read(states, move |state| lock(&line).show(&String::from_utf8_lossy(state), &[]))?;
+        }
+        if let Some(log) = process.child.stderr.take() {
+            // A line at once, so that those of several processes do not get mixed up.
+            process.read(log, |text| _ = terminal::above(|| std::io::stderr().write_all(&[text, b"\n"].concat())))?;
+        }
+        Ok(process)
+    }
+
+    /// Reads lines until there are no more.
+    fn read(
+        &mut self,
+        output: impl Read + Send + 'static,
+        mut each: impl FnMut(&[u8]) + Send + 'static,
+    ) -> std::io::Result<()> {
+        let read = move || BufReader::new(output).split(b'\n').map_while(Result::ok).for_each(|line| each(&line));
+        self.reading.push(std::thread::Builder::new().name("reading".to_owned()).spawn(read)?);
+        Ok(())
+    }
 }
 
 impl Drop for Process {
@@ -101,12 +141,26 @@ impl Drop for Process {
         // Already gone in the good case.
         self.child.kill().ok();
         self.child.wait().ok();
+        // Its last words.
+        self.reading.drain(..).for_each(|reading| _ = reading.join());
     }
+}
+
+/// Where the job's state is shown.
+type SharedLine = Arc<Mutex<JobLine>>;
+
+fn lock(line: &SharedLine) -> MutexGuard<'_, JobLine> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs all processes once. None: all ended well. Otherwise the exit code, if there is one, of the process whose end says
 /// most about why, which need not be the first: others end because of it.
-fn run_once(launch: &Launch, config: &Config, stop: &AtomicBool) -> Result<Option<Option<i32>>, Failure> {
+fn run_once(
+    launch: &Launch,
+    config: &Config,
+    stop: &AtomicBool,
+    line: &SharedLine,
+) -> Result<Option<Option<i32>>, Failure> {
     let failure = |e: std::io::Error| Failure::new(Exit::Failure, format!("can't start the job's processes: {e}"));
     let hosts = HostsFile::new(config.cluster.processes).map_err(failure)?;
     let program = std::env::current_exe().map_err(failure)?;
@@ -115,9 +169,18 @@ fn run_once(launch: &Launch, config: &Config, stop: &AtomicBool) -> Result<Optio
         let mut command = Command::new(&program);
         command.args(["run", "--supervised", "-n"]).arg(config.cluster.processes.to_string());
         command.arg("-p").arg(index.to_string()).arg("-w").arg(config.cluster.workers.to_string());
-        command.arg("-h").arg(&hosts.0).arg("--http").arg(http_address(config, index)).args(&launch.arguments);
-        let mut child = command.stdin(Stdio::piped()).spawn().map_err(failure)?;
-        processes.push(Process { input: child.stdin.take(), child });
+        command.arg("-h").arg(&hosts.0).arg("--http").arg(http_address(config, index));
+        if index == 0 && !launch.voice.quiet {
+            command.arg("--status").stdout(Stdio::piped());
+        }
+        if launch.voice.draws() {
+            command.stderr(Stdio::piped());
+            if config.logging.format == LogFormat::Auto {
+                command.arg("--set=logging.format=human").env(logging::FORCE_COLOURS, "1");
+            }
+        }
+        command.args(&launch.arguments);
+        processes.push(Process::start(command, line).map_err(failure)?);
     }
 
     let mut bad: Option<Option<i32>> = None;

@@ -6,14 +6,20 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use serde_json::json;
+
 use crate::cluster::{ClusterError, assemble};
+use crate::commands::progress::{Unit, tell_progress};
+use crate::commands::status_line::{Voice, say};
 use crate::committer::{CommitEpoch, Epoch};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::file::{FilePartition, JsonLinesSink};
+use crate::logging;
 use crate::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Unpaced, Waker};
 use crate::progress::{JobStart, PartitionCut};
 use crate::source::{SourceCounts, SourceError, SourcePartition};
+use crate::work::Work;
 
 /// What to replay, and where its results go.
 pub struct Replay {
@@ -21,6 +27,8 @@ pub struct Replay {
     pub files: Vec<PathBuf>,
     /// Where results are written; none: standard output.
     pub output: Option<PathBuf>,
+    /// How it is told what is going on. In JSON, the summary goes to standard output.
+    pub voice: Voice,
 }
 
 /// Replays files; process 0 writes the results.
@@ -47,12 +55,13 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
         .map_err(|e| Failure::new(e.exit(), e))?;
     let sink = (cluster.process == 0).then(|| sink(replay.output)).transpose()?;
     let counts = Arc::new(Counts::default());
+    let work = Arc::new(Work::default());
     let observer: Arc<dyn ObserveJob> = Arc::clone(&counts) as _;
     let job = Job {
         workers: cluster.workers,
         source,
         start,
-        partitions: Box::new(Files(replay.files)),
+        partitions: Box::new(Files { files: replay.files, work: Arc::clone(&work) }),
         committer: sink.map_or_else(Mutex::default, |sink| pipeline::committer(sink, &observer, None)),
         restore_from: None,
         checkpoints: None,
@@ -61,9 +70,12 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
         pace: Arc::new(Unpaced),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    match pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e))? {
+    let progress = tell_progress("replay", work, Unit::Bytes, replay.voice)?;
+    let ended = pipeline::run(allocators, Arc::new(job)).map_err(|e| Failure::new(Exit::Failure, e));
+    drop(progress);
+    match ended? {
         Ended::Finished => {
-            counts.say();
+            counts.say(replay.voice);
             Ok(())
         }
         Ended::Stopped | Ended::Failed | Ended::Killed => {
@@ -81,7 +93,11 @@ fn sink(output: Option<PathBuf>) -> Result<Box<dyn CommitEpoch>, Failure> {
     Ok(Box::new(JsonLinesSink::new(BufWriter::new(file), name)))
 }
 
-struct Files(Vec<PathBuf>);
+/// The files, and how much of those of this process is read.
+struct Files {
+    files: Vec<PathBuf>,
+    work: Arc<Work>,
+}
 
 impl OpenPartitions for Files {
     fn open(
@@ -91,7 +107,8 @@ impl OpenPartitions for Files {
         _waker: Waker,
     ) -> Result<Vec<SourcePartition>, SourceError> {
         let open = |cut: &PartitionCut| {
-            let reader = FilePartition::open(&self.0[cut.partition as usize], cut.partition)?;
+            let file = &self.files[cut.partition as usize];
+            let reader = FilePartition::open_for(file, cut.partition, Arc::clone(&self.work))?;
             let format = reader.format();
             Ok(SourcePartition {
                 reader: Box::new(reader),
@@ -128,6 +145,7 @@ impl ObserveJob for Counts {
         };
         // Whoever reads standard output may have seen enough.
         if error.to_string().contains("Broken pipe") {
+            logging::flush();
             std::process::exit(0);
         }
         exit.now(error);
@@ -135,9 +153,13 @@ impl ObserveJob for Counts {
 }
 
 impl Counts {
-    fn say(&self) {
+    fn say(&self, voice: Voice) {
         let Ok(all) = self.0.lock() else { return };
         let (SourceCounts { records, late, rejected, .. }, results) = &*all;
+        if voice.json {
+            let summary = json!({"read": records, "rejected": rejected, "late": late, "results": results});
+            return say(&summary.to_string());
+        }
         let rejected: Vec<String> = rejected.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let rejected = if rejected.is_empty() { "0".to_owned() } else { rejected.join(", ") };
         writeln!(io::stderr(), "read {records}, rejected {rejected}, late {late}, results {results}").ok();

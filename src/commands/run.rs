@@ -1,8 +1,10 @@
 //! `clicktide run`: one process of a job on Kafka.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clicktide_dataflows::time::{Tick, Windows};
 
@@ -37,6 +39,8 @@ pub struct Run {
     pub until_end: bool,
     /// Whether the end of standard input asks for an orderly stop.
     pub supervised: bool,
+    /// Whether the state of the job goes to standard output, once a second.
+    pub status: bool,
     /// Whether to go on where records that are needed are gone.
     pub accept_gap: bool,
     /// What a new job begins with: `NAME`, or `JOB/NAME` for a savepoint of another job.
@@ -79,10 +83,14 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         stop_at_end_of_input(Arc::clone(&stop), Arc::clone(&running))?;
     }
     let cluster = config.cluster();
-    let _process = logging::process_span(cluster.process).entered();
+    logging::begin_process(cluster.process);
     let site = JobSiteParts::new(config, cluster.processes, cluster.process, cluster.workers)?;
     let store = config.checkpoint_store(&config.job.name).map_err(checkpoints)?;
+    say_start("run", config);
     let server = site.serve(config, store.as_ref())?;
+    if run.status {
+        write_status(Arc::clone(&site.status))?;
+    }
 
     let meaning = config.meaning();
     let savepoint = run.from_savepoint.as_deref().map(|savepoint| find_savepoint(config, savepoint)).transpose()?;
@@ -103,14 +111,12 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         committer = Some(Box::new(started) as Box<dyn CommitEpoch>);
         Ok::<_, Early>(start)
     })?;
+    site.begin(start.generation, start.input.len(), &allocators.heartbeats);
     tracing::info!(
-        job = settings.job,
-        generation = start.generation,
-        committed_through_ms = start.committed_through.map(|tick| tick.0),
+        through_ms = start.committed_through.map(|tick| tick.0),
         partitions = start.input.len(),
         "the processes are together"
     );
-    site.begin(start.generation, start.input.len(), &allocators.heartbeats);
     if let Some((store, probe)) = store.as_deref().zip(start.probe.as_ref()) {
         or_end(find_probe(store, probe).map_err(checkpoints));
     }
@@ -175,6 +181,56 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Says what is started, and what is configured, without secrets.
+pub fn say_start(command: &str, config: &Config) {
+    let Config { job, kafka, windows, cluster, checkpoints, logging, http, .. } = config;
+    let off = || "off".to_owned();
+    let properties: Vec<&str> = kafka.properties.iter().map(|(name, _)| name).collect();
+    tracing::info!(
+        command,
+        version = env!("CARGO_PKG_VERSION"),
+        job = job.name,
+        processes = cluster.processes,
+        workers = cluster.workers,
+        brokers = kafka.brokers,
+        kafka_properties = properties.join(","),
+        events_topic = kafka.events_topic,
+        results_topic = kafka.results_topic,
+        windows = format!("{} every {}", windows.size, windows.slide),
+        disorder_bound = %windows.disorder_bound,
+        idle_timeout = windows.idle_timeout.map_or_else(off, |timeout| timeout.to_string()),
+        checkpoints = checkpoints.store.as_ref().map_or_else(off, ToString::to_string),
+        http = http.listen.map_or_else(off, |address| address.to_string()),
+        filter = logging.filter,
+        "clicktide starts"
+    );
+}
+
+/// Writes the state of the job to standard output once a second, on a thread that may wait there for ever: nobody waits for it.
+/// It ends when nobody reads any more.
+fn write_status(status: Arc<Status>) -> Result<(), Failure> {
+    let write = move || {
+        loop {
+            let Ok(mut line) = serde_json::to_vec(&status.snapshot()) else { return };
+            line.push(b'\n');
+            let mut output = std::io::stdout().lock();
+            if output.write_all(&line).and_then(|()| output.flush()).is_err() {
+                return;
+            }
+            drop(output);
+            std::thread::sleep(STATUS_EVERY);
+        }
+    };
+    std::thread::Builder::new()
+        .name("status".to_owned())
+        .spawn(write)
+        .map(drop)
+        .map_err(|e| Failure::new(Exit::Failure, e))
+}
+
+/// How often the state of a job is written and shown.
+pub const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Ends the process on a failure once it is connected to the others: timely's threads, which would find their workers gone
 /// when this one returns, would end it for that instead.
@@ -285,7 +341,7 @@ impl JobSiteParts {
 
     /// Says that the processes are together: which run this is, over how many partitions, and who hears whom.
     pub fn begin(&self, generation: i64, partitions: usize, heartbeats: &Heartbeats) {
-        self.status.set_run(generation, partitions);
+        logging::begin_run(self.status.set_run(generation, partitions));
         let heartbeats = heartbeats.clone();
         self.status.set_heard_from(move || heartbeats.ages().collect());
     }

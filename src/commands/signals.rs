@@ -39,7 +39,10 @@ pub fn stop_at_end_of_input(stop: Arc<AtomicBool>, running: Arc<AtomicBool>) -> 
     let listen = move || {
         let mut ignored = [0; 64];
         while io::stdin().read(&mut ignored).is_ok_and(|bytes| bytes > 0) {}
-        ask_to_stop(&stop, &running);
+        // On a terminal the interrupt goes to this process too, and comes first.
+        if !stop.load(Ordering::Relaxed) {
+            ask_to_stop(&stop, &running);
+        }
     };
     let failure = |e: io::Error| Failure::new(Exit::Failure, format!("can't listen for the supervisor: {e}"));
     std::thread::Builder::new().name("supervisor".to_owned()).spawn(listen).map(drop).map_err(failure)
@@ -47,6 +50,8 @@ pub fn stop_at_end_of_input(stop: Arc<AtomicBool>, running: Arc<AtomicBool>) -> 
 
 fn ask_to_stop(stop: &Arc<AtomicBool>, running: &AtomicBool) {
     if !running.load(Ordering::Relaxed) {
+        crate::logging::flush();
+        crate::terminal::clear();
         std::process::exit(0);
     }
     if !stop_in_good_order(stop) {

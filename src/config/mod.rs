@@ -16,6 +16,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clicktide_dataflows::time::Windows;
@@ -35,6 +36,7 @@ use crate::generator;
 use crate::http::{Access, HealthLimits, ViewLimits};
 use crate::ingest::{Format, Ingest};
 use crate::kafka::committer::JobTopics;
+use crate::logging::{self, FileSettings, LogSettings, RepeatSettings};
 use crate::privacy::HashKey;
 use crate::source::SourceSettings;
 use crate::validation::Limits;
@@ -150,6 +152,24 @@ impl Config {
             connect_timeout: connect_timeout.duration(),
             heartbeat_timeout: heartbeat_timeout.duration(),
             secret,
+        }
+    }
+
+    /// What is logged by the process or command of this name, which has a file of its own.
+    pub fn log_settings(&self, name: &str) -> LogSettings {
+        let Logging { format, filter, repeats_max, repeats_interval, file, file_megabytes_max, files_kept } =
+            &self.logging;
+        let repeats = |lines_max| RepeatSettings { lines_max, interval: repeats_interval.duration() };
+        let of_process = |path: &PathBuf| FileSettings {
+            path: logging::file_of(path, name),
+            bytes_max: file_megabytes_max * 1_000_000,
+            kept: *files_kept,
+        };
+        LogSettings {
+            format: *format,
+            filter: filter.clone(),
+            repeats: repeats_max.map(repeats),
+            file: file.as_ref().map(of_process),
         }
     }
 

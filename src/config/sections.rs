@@ -218,7 +218,7 @@ pub struct Health {
     pub commit_age_max: Millis,
 }
 
-/// `[logging]`: log lines on standard error.
+/// `[logging]`: log lines on standard error and in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logging {
@@ -226,6 +226,18 @@ pub struct Logging {
     pub format: LogFormat,
     /// Which there are: a level, or a list of `target=level`.
     pub filter: String,
+    /// How often the same warning or error is told within the interval; off: always.
+    #[serde(with = "or_off")]
+    pub repeats_max: Option<u32>,
+    /// The interval in which repeats are counted.
+    pub repeats_interval: Millis,
+    /// A file for the lines too, as JSON; each process has one of its own, with its index in the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// The file is begun anew before it is larger than so many million bytes.
+    pub file_megabytes_max: u64,
+    /// How many files before that are kept, packed.
+    pub files_kept: usize,
 }
 
 impl Default for Job {
@@ -350,7 +362,15 @@ impl Default for Health {
 
 impl Default for Logging {
     fn default() -> Self {
-        Logging { format: LogFormat::Auto, filter: "info".to_owned() }
+        Logging {
+            format: LogFormat::Auto,
+            filter: "info".to_owned(),
+            repeats_max: Some(5),
+            repeats_interval: Millis(10_000),
+            file: None,
+            file_megabytes_max: 100,
+            files_kept: 7,
+        }
     }
 }
 

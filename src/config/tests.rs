@@ -220,6 +220,21 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "logging.format = \"xml\"",
         "logging.format = \"xml\" (file FILE): must be one of \"auto\", \"human\", \"json\"",
     );
+    file(
+        "logging.filter = \"clicktide=loud\"",
+        "logging.filter = \"clicktide=loud\" (file FILE): must be a filter: the log filter \"clicktide=loud\" is not valid, expected for example \"info\" or \"info,clicktide::http=debug\"",
+    );
+    file("logging.repeats_max = 0", "logging.repeats_max = 0 (file FILE): must be between 1 and 1000000");
+    file(
+        "logging.repeats_interval = \"10ms\"",
+        "logging.repeats_interval = 10ms (file FILE): must be between 1s and 1day",
+    );
+    file(
+        "logging.file = \"/\"",
+        "logging.file = \"/\" (file FILE): must be the path of a file, such as \"/var/log/clicktide.log\"",
+    );
+    file("logging.file_megabytes_max = 0", "logging.file_megabytes_max = 0 (file FILE): must be between 1 and 1000000");
+    file("logging.files_kept = 10001", "logging.files_kept = 10001 (file FILE): must be between 0 and 10000");
     file("generator.users = 0", "generator.users = 0 (file FILE): must be between 1 and 10000000");
     file(
         "generator.burst.repeat = \"1s\"",
@@ -491,6 +506,7 @@ fn compose() {
 fn all_keys() -> Vec<String> {
     let mut config = Config::default();
     config.cluster.hosts = Some("hosts".into());
+    config.logging.file = Some("log".into());
     config.privacy.hash_key_file = Some("key".into());
     config.cluster.secret_file = Some("secret".into());
     config.http.token_file = Some("token".into());

@@ -5,7 +5,7 @@ use std::fmt;
 
 use clicktide_dataflows::time::Windows;
 
-use super::{Checkpoints, Cluster, Config, Flow, Health, Http, Kafka, Topics, Validation, WindowSettings};
+use super::{Checkpoints, Cluster, Config, Flow, Health, Http, Kafka, Logging, Topics, Validation, WindowSettings};
 use crate::checkpoint::store::StoreLocation;
 use crate::logging;
 use crate::millis::Millis;
@@ -44,10 +44,7 @@ pub(super) fn validate(config: &Config) -> Verdict {
     config.checkpoints.validate()?;
     config.http.validate()?;
     config.health.validate()?;
-    if let Err(error) = logging::check_filter(&config.logging.filter) {
-        let value = format!("{:?}", config.logging.filter);
-        return refuse("logging.filter", value, format!("such as \"info\" or \"info,clicktide::http=debug\": {error}"));
-    }
+    config.logging.validate()?;
     let refused = |error: crate::generator::settings::SettingsError| {
         Refused::new(format!("generator.{}", error.key), error.value, error.expected)
     };
@@ -247,6 +244,27 @@ impl Health {
         millis("health.step_age_max", self.step_age_max, Millis(1_000), LONGEST)?;
         number("health.lag_records_max", self.lag_records_max, 0, 1_000_000_000_000)?;
         millis("health.commit_age_max", self.commit_age_max, Millis(1_000), LONGEST)
+    }
+}
+
+impl Logging {
+    fn validate(&self) -> Verdict {
+        if let Err(error) = logging::check_filter(&self.filter) {
+            return refuse("logging.filter", format!("{:?}", self.filter), format!("a filter: {error}"));
+        }
+        if let Some(repeats_max) = self.repeats_max {
+            number("logging.repeats_max", repeats_max, 1, 1_000_000)?;
+        }
+        millis("logging.repeats_interval", self.repeats_interval, Millis(1_000), Millis(86_400_000))?;
+        if let Some(file) = self.file.as_ref().filter(|file| file.file_name().is_none()) {
+            return refuse(
+                "logging.file",
+                format!("{file:?}"),
+                "the path of a file, such as \"/var/log/clicktide.log\"",
+            );
+        }
+        number("logging.file_megabytes_max", self.file_megabytes_max, 1, 1_000_000)?;
+        number("logging.files_kept", self.files_kept, 0, 10_000)
     }
 }
 

@@ -239,7 +239,7 @@ mod tests {
             [60, 60].into_iter().zip(0..).for_each(|(unread, n)| status.set_partition(partition(n, unread), true))
         };
         check(&two, 1_000, &["caught_up"]);
-        check(&|status| status.set_run(1, 1), 1_000, &["assigned"]);
+        check(&|status| _ = status.set_run(1, 1), 1_000, &["assigned"]);
         let assigned = |status: &Status| {
             status.set_run(1, 1);
             status.set_partition(partition(0, 0), false);

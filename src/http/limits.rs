@@ -18,6 +18,8 @@ pub const ROWS_MAX: usize = 1_000;
 pub const ROWS_DEFAULT: usize = 100;
 /// Most characters of `contains` and `prefix`.
 pub const FILTER_CHARS_MAX: usize = 512;
+/// Most bytes of a page's key in `page`: no event may have a longer one.
+pub const PAGE_KEY_BYTES_MAX: usize = 2_048;
 /// The greatest number that JSON carries everywhere, 2^53 - 1: no number in a request is greater, or less than minus this.
 pub const NUMBER_MAX: i64 = 9_007_199_254_740_991;
 /// How long a client may take to send the head of a request, and how long it may stay connected without one.

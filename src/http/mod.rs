@@ -23,6 +23,7 @@ mod change;
 mod checkpoints;
 mod dashboard;
 mod feed;
+mod logging;
 mod openapi;
 mod pages;
 mod problem;
@@ -204,6 +205,7 @@ fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
         .with_state(view);
     let guarded = guarded
         .merge(windows)
+        .routes(routes!(logging::levels, logging::change))
         .merge(OpenApiRouter::default().routes(routes!(savepoints::take)).with_state(savepoints))
         .merge(OpenApiRouter::default().routes(routes!(stream::stream)).with_state(streams))
         .merge(OpenApiRouter::default().routes(routes!(cluster)).with_state(cluster_now))

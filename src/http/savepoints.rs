@@ -1,4 +1,4 @@
-//! Savepoints on demand: the one request that changes anything.
+//! Savepoints on demand.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::change::{Asked, Change};
 use super::json_response;
 use super::limits::SAVEPOINT_MAX;
-use super::problem::{NoSavepoint, Problem};
+use super::problem::{NoChange, NoSavepoint, Problem};
 use crate::checkpoint::coordinator::{SavepointRequest, SavepointRequests};
 use crate::checkpoint::names;
 
@@ -58,7 +58,7 @@ pub(super) struct SavepointTaken {
     path = "/v1/savepoints",
     tag = "job",
     request_body = SavepointAsked,
-    responses((status = 201, description = "The savepoint.", body = SavepointTaken), NoSavepoint)
+    responses((status = 201, description = "The savepoint.", body = SavepointTaken), NoChange, NoSavepoint)
 )]
 pub(super) async fn take(
     State(requests): State<Option<SavepointRequests>>,

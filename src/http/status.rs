@@ -152,10 +152,11 @@ impl Status {
         }
     }
 
-    /// Says which run of the job this is, by its generation, and over how many partitions. Said once, before it runs.
-    pub fn set_run(&self, generation: i64, partitions: usize) {
-        self.run.get_or_init(|| format!("{}-{generation}", self.identity.job));
+    /// Says which run of the job this is, by its generation, and over how many partitions. Said once, before it runs. Returns
+    /// the run's id.
+    pub fn set_run(&self, generation: i64, partitions: usize) -> &str {
         self.partitions_expected.store(partitions, Relaxed);
+        self.run.get_or_init(|| format!("{}-{generation}", self.identity.job))
     }
 
     /// Says how it is known when the other processes were heard. Said once, before the job runs.

@@ -29,6 +29,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::{
@@ -41,6 +42,7 @@ use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRec
 use crate::progress::{CommittedProgress, JobState, Progress};
 use crate::source::LATE;
 use crate::validation::Reason;
+use crate::work::Work;
 
 /// The topics of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,14 +109,15 @@ pub enum AuditError {
     },
 }
 
-/// Audits what a job has committed so far, also while it runs.
+/// Audits what a job has committed so far, also while it runs. `work` is told how many offsets there are to read, and how many of
+/// them are read.
 ///
 /// Holds the published results of the windows compared (about 200 bytes each), the dead letters without their payload, the
 /// events of one window, and 2 MiB per partition of the input that is fetched ahead.
 ///
 /// # Errors
 /// See [`AuditError`]. That something differs is no error but what the report says.
-pub fn audit(settings: &AuditSettings) -> Result<AuditReport, AuditError> {
+pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, AuditError> {
     let AuditSettings { topics, ingest, examples_max, .. } = settings;
     let CommittedProgress { progress, idle_advances } =
         read_progress(&settings.brokers, &settings.properties, &topics.progress)?;
@@ -140,7 +143,10 @@ pub fn audit(settings: &AuditSettings) -> Result<AuditReport, AuditError> {
 
     let compared = from.unwrap_or(i64::MIN)..=through.unwrap_or(i64::MAX);
     let mut comparison = Comparison::new(compared.clone(), *examples_max);
-    settings.scan_results(&results.ranges, &mut comparison)?;
+    let offsets = |range: &ScanRange| u64::try_from(range.until - range.from).unwrap_or(0);
+    work.expect(inputs.iter().map(|input| offsets(&input.scan.range())).sum());
+    work.expect(results.ranges.iter().map(offsets).sum());
+    settings.scan_results(&results.ranges, &mut comparison, work)?;
     let letters = settings.published_letters(&mut notes)?.map(RefCell::new);
 
     // Dead letters up to P are compared whatever the windows.
@@ -148,7 +154,8 @@ pub fn audit(settings: &AuditSettings) -> Result<AuditReport, AuditError> {
     let next_offsets: Vec<Rc<Cell<i64>>> = inputs.iter().map(|input| input.next_offset.clone()).collect();
     let keys: Vec<(ScanRange, Option<i64>)> =
         inputs.iter().map(|input| (input.scan.range(), input.complete_from)).collect();
-    let partitions = inputs.into_iter().map(|input| input.partition(ingest, &idle_advances)).collect();
+    let partitions =
+        inputs.into_iter().map(|input| input.partition(ingest, &idle_advances, Arc::clone(work))).collect();
     let mut windows = HashSet::new();
     let totals = expect(
         &definition,
@@ -297,7 +304,7 @@ impl AuditSettings {
         Ok(Results { ranges, complete_from })
     }
 
-    fn scan_results(&self, ranges: &[ScanRange], comparison: &mut Comparison) -> Result<(), AuditError> {
+    fn scan_results(&self, ranges: &[ScanRange], comparison: &mut Comparison, work: &Work) -> Result<(), AuditError> {
         let mut failed = None;
         let mut each = |record: &ScanRecord<'_>| match self.result(record) {
             Ok(result) => {
@@ -311,7 +318,12 @@ impl AuditSettings {
         };
         // From where it was looked at before: retention may have gone on since.
         let from = ranges.iter().map(|range| (range.partition, range.first)).collect();
-        scan(&self.scan_published(&self.topics.results), &from, &mut each, &mut |_, _| {})?;
+        let mut reached = BTreeMap::new();
+        let mut progress = |range: &ScanRange, position: i64| {
+            let before = reached.insert(range.partition, position).unwrap_or(range.from);
+            work.advance(u64::try_from(position - before).unwrap_or(0));
+        };
+        scan(&self.scan_published(&self.topics.results), &from, &mut each, &mut progress)?;
         failed.map_or(Ok(()), Err)
     }
 
@@ -378,6 +390,7 @@ impl Input {
         self,
         ingest: &'a Ingest,
         idle_advances: &[crate::progress::IdleAdvance],
+        work: Arc<Work>,
     ) -> Partition<impl Iterator<Item = Read> + use<'a>> {
         let Input { partition, mut scan, next_offset, .. } = self;
         let idle_advances = idle_advances.iter().filter(|advance| advance.partition == partition);
@@ -385,6 +398,8 @@ impl Input {
             idle_advances.map(|advance| IdleAdvance { next_offset: advance.next_offset, floor_ms: advance.floor_ms });
         let read = move |record: &ScanRecord<'_>| {
             let ScanRecord { offset, timestamp_ms, payload, .. } = *record;
+            // Offsets without a record, such as those of transaction markers, are passed over.
+            work.advance(u64::try_from(offset + 1 - next_offset.get()).unwrap_or(0));
             next_offset.set(offset + 1);
             let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
             (offset, ingest.read(&record).map(Click::from))

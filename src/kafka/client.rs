@@ -198,7 +198,7 @@ impl Witness {
 impl ClientContext for Witness {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Whoever asked gets it as an error; what librdkafka tries meanwhile is for those who look.
-        tracing::debug!(?level, facility, "{message}");
+        tracing::debug!(severity = ?level, facility, "{message}");
         if facility == "FAIL" {
             let lower = message.to_ascii_lowercase();
             let cause = match () {

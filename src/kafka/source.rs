@@ -111,7 +111,7 @@ impl ReadPartition for KafkaPartition {
         // Serves the client's own events: errors, which librdkafka retries by itself, and its log.
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             if let Err(error) = event {
-                tracing::warn!(topic = self.topic, error = %error, "Kafka client");
+                tracing::warn!(topic = self.topic, %error, "Kafka client");
             }
         }
         let mut failed = None;
@@ -133,7 +133,7 @@ impl ReadPartition for KafkaPartition {
                 let code = RDKafkaErrorCode::from(code);
                 let text = String::from_utf8_lossy(message.payload).into_owned();
                 if passes(code) {
-                    tracing::warn!(topic = self.topic, partition = self.partition, %code, text, "Kafka fetch");
+                    tracing::warn!(topic = self.topic, partition = self.partition, error = %code, detail = text, "Kafka fetch");
                 } else {
                     failed = Some((code, text));
                 }

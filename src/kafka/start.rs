@@ -202,7 +202,7 @@ fn newest_checkpoint(
 ) -> Result<Option<Restore>, StoreError> {
     let (found, rejected) = newest(store, asked.job, asked.configuration, committed.committed_through.map(Tick))?;
     for Rejected { name, reason } in rejected {
-        tracing::warn!(checkpoint = name, reason, "a checkpoint can't be used");
+        tracing::warn!(checkpoint = name, error = reason, "a checkpoint can't be used");
     }
     Ok(found.map(|(name, manifest)| Restore::of(name, manifest)))
 }
@@ -210,7 +210,7 @@ fn newest_checkpoint(
 /// The savepoint that the job has taken over from, if it is this one and holds events that mean the same.
 fn begun_with(asked: &Asked<'_>, committed: &Progress, savepoint: &Savepoint) -> Option<Restore> {
     let (restore, manifest) = read_savepoint(savepoint)
-        .inspect_err(|reason| tracing::debug!(reason, "what the job began with is not used again"))
+        .inspect_err(|reason| tracing::debug!(error = reason, "what the job began with is not used again"))
         .ok()?;
     let same = (asked.differences)(&manifest.configuration).is_empty();
     (same && committed.began_after == Some(manifest.through.0)).then_some(restore)
@@ -285,7 +285,7 @@ impl Log {
         };
         let bounds = (0..partitions as i32).map(bounds).collect::<Result<Vec<_>, StartError>>()?;
         // An old broker can't be asked either.
-        let unknown = |reason: &String| tracing::debug!(topic, reason, "the topic's id is not known");
+        let unknown = |reason: &String| tracing::debug!(topic, error = reason, "the topic's id is not known");
         let ask = || topic_id(&consumer, &topic, TIMEOUT).inspect_err(unknown).ok().flatten();
         let topic_id = settings.topic_ids.then(ask).flatten();
         Ok(Log { consumer, topic, topic_id, bounds })
