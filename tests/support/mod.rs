@@ -33,6 +33,13 @@ pub fn python() -> Option<PathBuf> {
     required("CLICKTIDE_PYTHON", false).map(PathBuf::from)
 }
 
+/// Chromium, for the tests of the dashboard. Without one they are skipped, which `scripts/test` reports, or fail if
+/// `CLICKTIDE_REQUIRE_BROWSER=1`.
+pub fn chromium() -> Option<PathBuf> {
+    required("CLICKTIDE_CHROMIUM", std::env::var("CLICKTIDE_REQUIRE_BROWSER").is_ok_and(|value| value == "1"))
+        .map(PathBuf::from)
+}
+
 fn required(variable: &str, or_fail: bool) -> Option<String> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
     if value.is_none() {
