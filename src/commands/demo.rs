@@ -68,7 +68,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
         "This is the demo: windows of {SIZE} every {SLIDE} instead of 5 min every 10 s, synthetic traffic, and a broker \
          that lives in this process and forgets everything when it ends."
     ));
-    let server = site.serve(&config)?;
+    let server = site.serve(&config, None)?;
     if let Some(server) = server.as_ref().filter(|_| !demo.voice.quiet && !demo.voice.json) {
         say(&format!("dashboard: http://{}/", server.address()));
     }
