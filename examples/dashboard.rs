@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         status: Arc::clone(&status),
         view: Some(Arc::clone(&view)),
         savepoints: None,
+        store: None,
         limits: HealthLimits::default(),
         metrics,
         access: Access { token: token.map(Secret::new), ..Access::default() },

@@ -69,6 +69,7 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("hosts file", hosts(config)),
         line("secret of the cluster", cluster_secret(config)),
         line("HTTP port", http_port(config)),
+        line("HTTP token", http_token(config)),
         line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
     ];
@@ -154,6 +155,16 @@ fn http_port(config: &Config) -> Outcome {
         Err(error) => Outcome::Bad(format!(
             "http.listen = {listen} cannot be used: {error}; is another process running, or this job already?"
         )),
+    }
+}
+
+/// Nothing is refused: in a container, an address that others can reach may be one that only a proxy does.
+fn http_token(config: &Config) -> Outcome {
+    match (config.http.listen, &config.http.token, config.open_to_others()) {
+        (None, _, _) => Outcome::Skipped("http.listen is off".into()),
+        (_, _, Some(why)) => Outcome::Skipped(format!("none, so {why}")),
+        (_, Some(_), None) => Outcome::Good,
+        (_, None, None) => Outcome::Skipped("none, and only this machine can connect".into()),
     }
 }
 

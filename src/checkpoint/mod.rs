@@ -29,6 +29,7 @@ pub mod capture;
 pub mod choose;
 pub mod coordinator;
 pub mod format;
+pub mod listing;
 pub mod manifest;
 pub mod names;
 pub mod pane_object;

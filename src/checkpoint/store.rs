@@ -3,6 +3,8 @@
 mod memory;
 mod object_storage;
 
+use std::time::SystemTime;
+
 pub use memory::MemoryStore;
 pub use object_storage::{ObjectStorage, StoreLocation, open_store};
 
@@ -25,6 +27,14 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store can't be asked.
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError>;
+
+    /// When what is kept under a name was written, by the store's clock, if it knows.
+    ///
+    /// # Errors
+    /// When nothing is kept there, or the store can't be asked.
+    fn written_at(&self, _name: &str) -> Result<Option<SystemTime>, StoreError> {
+        Ok(None)
+    }
 
     /// Keeps a name's object no longer. It is no error if there is none.
     ///

@@ -1,13 +1,11 @@
 //! `clicktide checkpoint`: what a job's checkpoint store holds, looked at, checked and tidied up.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clicktide_dataflows::time::Tick;
-use serde::Serialize;
 
 use crate::checkpoint::choose::{self, Rejected};
+use crate::checkpoint::listing::{Judgement, Verdict, look_at, manifests};
 use crate::checkpoint::store::{Store, StoreError, StoreLocation};
 use crate::checkpoint::{Manifest, names, prune};
 use crate::config::Config;
@@ -103,68 +101,9 @@ fn full_name(text: &str) -> Result<String, Failure> {
     })
 }
 
-/// The manifests of the checkpoints, the newest first, and of the savepoints.
-fn manifests(store: &dyn Store) -> Result<Vec<String>, StoreError> {
-    let savepoints = store.list(names::SAVEPOINTS)?.into_iter().map(|(name, _)| name);
-    let savepoints = savepoints.filter(|name| names::savepoint_of(name).is_some());
-    Ok(choose::newest_first(store)?.into_iter().chain(savepoints).collect())
-}
-
-/// How a checkpoint is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "verdict", content = "reason")]
-enum Verdict {
-    /// As far as was looked.
-    Good,
-    /// Whole, but not for the job as it is configured.
-    Unfit(String),
-    /// Unusable.
-    Bad(String),
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Verdict::Good => f.write_str("good"),
-            Verdict::Unfit(reason) => write!(f, "good, but {reason}"),
-            Verdict::Bad(reason) => write!(f, "BAD: {reason}"),
-        }
-    }
-}
-
-/// A line of the list.
-#[derive(Serialize)]
-struct Listed {
-    name: String,
-    through_ms: Option<i64>,
-    generation: Option<i64>,
-    objects: Option<usize>,
-    events: Option<u64>,
-    bytes: Option<u64>,
-    #[serde(flatten)]
-    verdict: Verdict,
-}
-
 fn list(store: &dyn Store, config: &Config, json: bool) -> Result<(), Failure> {
-    let lengths: BTreeMap<String, u64> = store.list(names::PANES).map_err(failed)?.into_iter().collect();
-    let mut rows = Vec::new();
-    for name in manifests(store).map_err(failed)? {
-        let manifest = choose::read_manifest(store, &name);
-        let verdict = match &manifest {
-            Err(reason) => Verdict::Bad(reason.clone()),
-            Ok(manifest) => lengths_fit(manifest, &lengths).map_or_else(Verdict::Bad, |()| fitness(manifest, config)),
-        };
-        let manifest = manifest.ok();
-        rows.push(Listed {
-            name,
-            through_ms: manifest.as_ref().map(|manifest| manifest.through.0),
-            generation: manifest.as_ref().map(|manifest| manifest.generation),
-            objects: manifest.as_ref().map(|manifest| manifest.objects.len()),
-            events: manifest.as_ref().map(|manifest| manifest.objects.iter().map(|object| object.events).sum()),
-            bytes: manifest.as_ref().map(|manifest| manifest.objects.iter().map(|object| object.bytes).sum()),
-            verdict,
-        });
-    }
+    let manifests = manifests(store).map_err(failed)?;
+    let rows = look_at(store, manifests, &config.job.name, &config.meaning().to_json()).map_err(failed)?;
     if json {
         println!("{}", serde_json::to_string(&rows).map_err(|e| Failure::new(Exit::Failure, e))?);
         return Ok(());
@@ -179,30 +118,11 @@ fn list(store: &dyn Store, config: &Config, json: bool) -> Result<(), Failure> {
             shown(row.objects.map(|objects| objects.to_string())),
             shown(row.events.map(|events| events.to_string())),
             shown(row.bytes.map(|bytes| bytes.to_string())),
-            row.verdict.to_string(),
+            row.judgement.to_string(),
         ]
     });
     print!("{}", table(std::iter::once(head).chain(cells)));
     Ok(())
-}
-
-/// The cheap check: every object is there, as long as it should be.
-fn lengths_fit(manifest: &Manifest, lengths: &BTreeMap<String, u64>) -> Result<(), String> {
-    for object in &manifest.objects {
-        match lengths.get(&object.name) {
-            None => return Err(format!("{} is not there", object.name)),
-            Some(length) if *length != object.bytes => {
-                return Err(format!("{}: it has {length} bytes, and should have {}", object.name, object.bytes));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
-}
-
-fn fitness(manifest: &Manifest, config: &Config) -> Verdict {
-    let fits = choose::fits(manifest, &config.job.name, &config.meaning().to_json());
-    fits.map_or_else(Verdict::Unfit, |()| Verdict::Good)
 }
 
 fn show(store: &dyn Store, name: &str) -> Result<(), Failure> {
@@ -258,10 +178,13 @@ fn verify(store: &dyn Store, config: &Config, name: Option<&str>) -> Result<(), 
             choose::check_objects(store, &manifest)?;
             Ok(manifest)
         });
-        match whole.map_or_else(Verdict::Bad, |manifest| fitness(&manifest, config)) {
+        let of_whole = |manifest| Judgement::of_whole(&manifest, &config.job.name, &config.meaning().to_json());
+        let Judgement { verdict, reason } = whole.map_or_else(Judgement::bad, of_whole);
+        let reason = reason.unwrap_or_default();
+        match verdict {
             Verdict::Good => println!("good  {name}"),
-            Verdict::Unfit(reason) => println!("good  {name}, but {reason}"),
-            Verdict::Bad(reason) => {
+            Verdict::Unfit => println!("good  {name}, but {reason}"),
+            Verdict::Bad => {
                 bad += 1;
                 println!("BAD   {name}: {reason}");
             }

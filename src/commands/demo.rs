@@ -68,7 +68,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
         "This is the demo: windows of {SIZE} every {SLIDE} instead of 5 min every 10 s, synthetic traffic, and a broker \
          that lives in this process and forgets everything when it ends."
     ));
-    let server = site.serve(&config)?;
+    let server = site.serve(&config, None)?;
     if let Some(server) = server.as_ref().filter(|_| !demo.voice.quiet && !demo.voice.json) {
         say(&format!("dashboard: http://{}/", server.address()));
     }
@@ -176,7 +176,7 @@ fn show(voice: Voice, status: Arc<Status>, windows: Arc<Windows>) -> Result<Opti
     if voice.quiet || !(voice.json || voice.draws()) {
         return Ok(None);
     }
-    let mut line = JobLine::new(voice, 2);
+    let mut line = JobLine::new(voice);
     let show = move || {
         let last = windows.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         line.show(&json!(status.snapshot()).to_string(), &[last]);

@@ -183,6 +183,12 @@ impl Config {
         Access { token: self.http.token.clone(), cors_origins: self.http.cors_origins.clone() }
     }
 
+    /// Why whoever can connect from another machine sees the results, if that is so.
+    pub fn open_to_others(&self) -> Option<&'static str> {
+        let open = self.http.listen.is_some_and(|address| !address.ip().is_loopback()) && self.http.token.is_none();
+        open.then_some("whoever can connect sees the results: set http.token_file, or let http.listen be an address of this machine alone")
+    }
+
     /// What still counts as well. The processes of a cluster hear each other as long as `cluster.heartbeat_timeout` says.
     pub fn health_limits(&self) -> HealthLimits {
         let Health { step_age_max, lag_records_max, commit_age_max } = self.health;

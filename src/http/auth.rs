@@ -28,6 +28,10 @@ impl Token {
     }
 }
 
+/// Says of a request that it has the token.
+#[derive(Clone, Copy)]
+pub(super) struct Authorized;
+
 /// Of the digests of two tokens, where they differ says nothing of where the tokens do, nor of their lengths.
 fn mac(token: &[u8]) -> Hmac<Sha256> {
     let mac = Hmac::<Sha256>::new_from_slice(b"clicktide http token").expect("HMAC takes keys of any length");
@@ -35,10 +39,13 @@ fn mac(token: &[u8]) -> Hmac<Sha256> {
 }
 
 /// Lets a request pass that has the token: `Authorization: Bearer TOKEN` (RFC 6750).
-pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
+pub(super) async fn require(State(token): State<Token>, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).map(|value| bearer(value.as_bytes()));
     let (challenge, detail) = match given {
-        Some(Some(given)) if token.is(given) => return next.run(request).await,
+        Some(Some(given)) if token.is(given) => {
+            request.extensions_mut().insert(Authorized);
+            return next.run(request).await;
+        }
         None => (r#"Bearer realm="clicktide""#, "a token is needed: send it as Authorization: Bearer TOKEN"),
         Some(None) => (
             r#"Bearer realm="clicktide", error="invalid_request""#,

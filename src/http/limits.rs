@@ -18,6 +18,8 @@ pub const ROWS_MAX: usize = 1_000;
 pub const ROWS_DEFAULT: usize = 100;
 /// Most characters of `contains` and `prefix`.
 pub const FILTER_CHARS_MAX: usize = 512;
+/// Most bytes of a page's key in `page`: no event may have a longer one.
+pub const PAGE_KEY_BYTES_MAX: usize = 2_048;
 /// The greatest number that JSON carries everywhere, 2^53 - 1: no number in a request is greater, or less than minus this.
 pub const NUMBER_MAX: i64 = 9_007_199_254_740_991;
 /// How long a client may take to send the head of a request, and how long it may stay connected without one.
@@ -28,6 +30,8 @@ pub const BODY_READ_MAX: Duration = Duration::from_secs(10);
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// How long the checkpoint store may take to be listed.
 pub const CHECKPOINTS_MAX: Duration = Duration::from_secs(10);
+/// How old an answer about the checkpoint store may be.
+pub const CHECKPOINTS_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long a savepoint may take. Longer than this none takes that comes to anything.
 pub const SAVEPOINT_MAX: Duration = Duration::from_secs(120);
 /// How long requests may still run after the server was told to stop.

@@ -1,27 +1,30 @@
 //! What is logged, looked at and changed while the job runs, in all of its processes.
 
-use axum::Extension;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::change::{Asked, Change};
 use super::json_response;
-use super::problem::{NoLevels, Problem};
-use super::savepoints::{Peer, may_change};
+use super::problem::{NoChange, NoLevels, Problem};
 use crate::logging::{self, Levels, LoggingError};
 use crate::millis::Millis;
 
 /// What is to be logged.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct LoggingAsked {
     /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or levels by module.
     #[schema(max_length = 1_000, example = "info,clicktide::kafka=debug")]
     filter: String,
     /// For how long, from 1 s to a day; until it is changed again, if it is left out.
     #[schema(value_type = Option<String>, example = "5m")]
     r#for: Option<Millis>,
+}
+
+impl Asked for LoggingAsked {
+    const LIKE: &str = r#"{"filter": "info,clicktide::kafka=debug", "for": "5m"}"#;
 }
 
 /// A longer filter is refused.
@@ -49,20 +52,10 @@ pub(super) async fn levels() -> Result<Response, Problem> {
     put,
     path = "/v1/logging",
     tag = "operation",
-    request_body = Asked,
-    responses((status = 200, description = "The levels.", body = Levels), NoLevels)
+    request_body = LoggingAsked,
+    responses((status = 200, description = "The levels.", body = Levels), NoChange, NoLevels)
 )]
-pub(super) async fn change(
-    Extension(Peer(peer)): Extension<Peer>,
-    headers: HeaderMap,
-    body: String,
-) -> Result<Response, Problem> {
-    may_change(peer, &headers)?;
-    let Asked { filter, r#for } = serde_json::from_str(&body).map_err(|error| {
-        Problem::bad_request(format!(
-            "the body must be like {{\"filter\": \"info,clicktide::kafka=debug\", \"for\": \"5m\"}}: {error}"
-        ))
-    })?;
+pub(super) async fn change(Change(LoggingAsked { filter, r#for }): Change<LoggingAsked>) -> Result<Response, Problem> {
     if filter.len() > FILTER_BYTES_MAX {
         return Err(Problem::bad_request(format!("the filter must have at most {FILTER_BYTES_MAX} bytes")));
     }

@@ -19,6 +19,8 @@ pub mod stream;
 pub mod view;
 
 mod auth;
+mod change;
+mod checkpoints;
 mod dashboard;
 mod feed;
 mod logging;
@@ -32,15 +34,17 @@ mod testing;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -51,9 +55,14 @@ pub use status::{CheckpointStatus, PartitionStatus, ProcessIdentity, Status};
 pub use view::{ClosedWindow, View, ViewLimits};
 
 use crate::checkpoint::coordinator::SavepointRequests;
+use crate::checkpoint::store::Store;
 use crate::config::Secret;
+use crate::metrics::HTTP_REQUESTS;
 use auth::Token;
+use checkpoints::Shelf;
+use limits::URL_BYTES_MAX;
 use problem::Problem;
+use status::ClusterSnapshot;
 
 /// What a server shows.
 pub enum Site {
@@ -72,12 +81,25 @@ pub struct JobSite {
     pub view: Option<Arc<View>>,
     /// Where savepoints are asked for, in process 0 of a job that takes checkpoints.
     pub savepoints: Option<SavepointRequests>,
+    /// Where the checkpoints of such a job are, in process 0.
+    pub store: Option<JobStore>,
     /// What counts as healthy.
     pub limits: HealthLimits,
     /// The metrics.
     pub metrics: PrometheusHandle,
     /// Who may see it.
     pub access: Access,
+}
+
+/// Where a job's checkpoints are.
+#[derive(Clone)]
+pub struct JobStore {
+    /// The store, of this job alone. It may be slow: no answer waits for it but the one about itself.
+    pub store: Arc<dyn Store>,
+    /// The job's name.
+    pub job: String,
+    /// The configuration that gives its events their meaning, as JSON.
+    pub configuration: String,
 }
 
 /// What the generator shows.
@@ -120,17 +142,51 @@ fn router(site: Site, live: Live) -> Router {
         Site::Job(job) => job_routes(job, live),
         Site::Generator(generator) => generator_routes(generator),
     };
-    openapi::with_document(open, guarded, access.token.as_ref().map(Token::new))
+    let router = openapi::with_document(open, guarded, access.token.as_ref().map(Token::new))
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
         })
-        .layer(axum::middleware::map_response(with_security_headers))
+        .layer(from_fn(bounded_url));
+    let router = match access.cors_origins.is_empty() {
+        true => router,
+        false => router.layer(cors(&access.cors_origins)),
+    };
+    router.layer(map_response(with_security_headers)).layer(from_fn(counted))
+}
+
+/// Lets pages of these origins read, and change nothing.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::HEAD])
+        .allow_headers([header::AUTHORIZATION])
+        .max_age(Duration::from_secs(3_600))
+}
+
+async fn bounded_url(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let bytes = uri.path_and_query().map_or(0, |path_and_query| path_and_query.as_str().len());
+    if bytes > URL_BYTES_MAX {
+        let detail = format!("the path and the query have {bytes} bytes, and may have {URL_BYTES_MAX}");
+        return Problem::new(StatusCode::URI_TOO_LONG, detail).into_response();
+    }
+    next.run(request).await
+}
+
+/// Counts a request once it is answered; a stream, once it begins.
+async fn counted(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    metrics::counter!(HTTP_REQUESTS, "route" => route, "status" => status).increment(1);
+    response
 }
 
 /// The routes that are open to all, and those that need the token.
 fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
-    let JobSite { status, view, savepoints, limits, metrics, access: _ } = job;
+    let JobSite { status, view, savepoints, store, limits, metrics, access: _ } = job;
     let (alive, ready) = (Arc::clone(&status), status);
     let open = health_routes(
         Arc::new(move || health::liveness(&alive, &limits)),
@@ -138,7 +194,7 @@ fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
     );
     let guarded = OpenApiRouter::default().routes(routes!(prometheus)).with_state(metrics);
     let Some(view) = view else { return (open, guarded) };
-    let cluster = live.cluster.clone();
+    let cluster_now = live.cluster.clone();
     let streams = stream::Streams::new(Arc::clone(&view), live.cluster, live.stop);
     let windows = OpenApiRouter::default()
         .routes(routes!(pages::windows))
@@ -152,7 +208,8 @@ fn job_routes(job: JobSite, live: Live) -> (OpenApiRouter, OpenApiRouter) {
         .routes(routes!(logging::levels, logging::change))
         .merge(OpenApiRouter::default().routes(routes!(savepoints::take)).with_state(savepoints))
         .merge(OpenApiRouter::default().routes(routes!(stream::stream)).with_state(streams))
-        .route("/v1/cluster", get(async move || json_text(cluster.borrow().to_string())));
+        .merge(OpenApiRouter::default().routes(routes!(cluster)).with_state(cluster_now))
+        .merge(OpenApiRouter::default().routes(routes!(checkpoints::checkpoints)).with_state(Shelf::new(store)));
     (open.merge(dashboard::routes()), guarded)
 }
 
@@ -211,6 +268,20 @@ async fn readyz(State(health): State<HealthCheck>) -> Response {
 )]
 async fn figures(State(health): State<HealthCheck>) -> Response {
     health_response(health())
+}
+
+/// The whole cluster: its processes, workers, partitions and checkpoints, and where it is in event time.
+///
+/// What it counts, it counts since the run began. The answer may be a second old.
+#[utoipa::path(
+    get,
+    path = "/v1/cluster",
+    tag = "job",
+    responses((status = 200, description = "The cluster.", body = ClusterSnapshot))
+)]
+async fn cluster(State(cluster): State<watch::Receiver<Arc<str>>>) -> Response {
+    let text = cluster.borrow().to_string();
+    json_text(text)
 }
 
 /// The metrics of the process, for Prometheus.

@@ -49,11 +49,16 @@ pub(super) fn with_document(open: OpenApiRouter, guarded: OpenApiRouter, token: 
     }
     document.merge(open_described);
     document.merge(guarded_described);
+    document.paths.paths.values_mut().flat_map(operations).for_each(describe_url);
     text.get_or_init(|| super::json(&document));
     open.merge(guarded)
 }
 
-/// Every operation takes the token.
+fn describe_url(operation: &mut Operation) {
+    let too_long = Problem::described("The path and the query are too long.");
+    operation.responses.responses.insert("414".to_owned(), too_long.into());
+}
+
 fn describe_token(operation: &mut Operation) {
     operation.security.get_or_insert_default().push(SecurityRequirement::new(BEARER, [""; 0]));
     let missing = Problem::described("The request has no token, or another one.");

@@ -78,8 +78,7 @@ pub(super) enum BadRequest {}
 
 impl IntoResponses for BadRequest {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
-        let described = Problem::described("A parameter is unknown, given twice, or has a value that cannot be used.");
-        BTreeMap::from([("400".to_owned(), described.into())])
+        described([("400", "A parameter is unknown, given twice, or has a value that cannot be used.")])
     }
 }
 
@@ -88,9 +87,10 @@ pub(super) enum NoSuchWindow {}
 
 impl IntoResponses for NoSuchWindow {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
-        let missing = Problem::described("No window has closed yet, or there is no such window or page.");
-        let gone = Problem::described("The window, or the one that the cursor stands at, is no longer kept in memory.");
-        BTreeMap::from([("404".to_owned(), missing.into()), ("410".to_owned(), gone.into())])
+        described([
+            ("404", "No window has closed yet, or there is no such window or page."),
+            ("410", "The window, or the one that the cursor stands at, is no longer kept in memory."),
+        ])
     }
 }
 
@@ -99,8 +99,25 @@ pub(super) enum TooManyStreams {}
 
 impl IntoResponses for TooManyStreams {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
-        let described = Problem::described("There are as many streams as there can be.");
-        BTreeMap::from([("503".to_owned(), described.into())])
+        described([("503", "There are as many streams as there can be.")])
+    }
+}
+
+/// For the API's document: why a request that changes something is refused.
+pub(super) enum NoChange {}
+
+impl IntoResponses for NoChange {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        described([
+            ("400", "The body is not what it should be."),
+            (
+                "403",
+                "No token is configured, and the request comes from another machine, or from a page of another site.",
+            ),
+            ("408", "The body does not come."),
+            ("413", "The body is too large."),
+            ("415", "The body is not `application/json`."),
+        ])
     }
 }
 
@@ -109,18 +126,25 @@ pub(super) enum NoSavepoint {}
 
 impl IntoResponses for NoSavepoint {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
-        [
-            ("400", "The body is not what it should be, or no savepoint can be called so."),
-            ("403", "No token is configured, and the request comes from another machine."),
-            ("408", "The body does not come."),
+        described([
             ("409", "The job takes no checkpoints, has committed nothing yet, or there is a savepoint of that name."),
-            ("413", "The body is too large."),
-            ("415", "The body is not `application/json`."),
             ("503", "The job is ending."),
             ("504", "The savepoint was not there in time. It may come later."),
-        ]
-        .map(|(status, description)| (status.to_owned(), Problem::described(description).into()))
-        .into()
+        ])
+    }
+}
+
+/// For the API's document: why no checkpoints are listed.
+pub(super) enum NoCheckpoints {}
+
+impl IntoResponses for NoCheckpoints {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        described([
+            ("404", "The job takes no checkpoints."),
+            ("502", "The checkpoint store has failed."),
+            ("503", "The process is ending."),
+            ("504", "The checkpoint store has not answered in time."),
+        ])
     }
 }
 
@@ -129,13 +153,10 @@ pub(super) enum NoLevels {}
 
 impl IntoResponses for NoLevels {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
-        [
-            ("400", "The body is not what it should be, or its filter is none."),
-            ("403", "No token is configured, and the request comes from another machine."),
-            ("409", "The process does not log."),
-            ("415", "The body is not `application/json`."),
-        ]
-        .map(|(status, description)| (status.to_owned(), Problem::described(description).into()))
-        .into()
+        described([("409", "The process does not log.")])
     }
+}
+
+fn described<const N: usize>(problems: [(&str, &str); N]) -> BTreeMap<String, RefOr<Described>> {
+    problems.map(|(status, description)| (status.to_owned(), Problem::described(description).into())).into()
 }

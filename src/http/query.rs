@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::limits::{FILTER_CHARS_MAX, NUMBER_MAX, ROWS_DEFAULT, ROWS_MAX};
+use super::limits::{FILTER_CHARS_MAX, NUMBER_MAX, PAGE_KEY_BYTES_MAX, ROWS_DEFAULT, ROWS_MAX};
 use super::problem::Problem;
 use super::view::rate;
 
@@ -150,6 +150,49 @@ impl PagesQuery {
         let selection = PageSelection { sort, order, contains, prefix, view_count_min };
         let place = Place::of("pages", &(window_end, &selection), cursor, limit)?;
         Ok((selection, place))
+    }
+}
+
+/// The parameters of a request for the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StreamQuery {
+    /// What the pages are sorted by; pages that are equal in it are in the order of their keys.
+    #[serde(default)]
+    #[param(inline, default = "view_count")]
+    pub sort: PageSort,
+    /// Which end comes first: `desc`, the greatest, or `asc`, the least.
+    #[serde(default)]
+    #[param(inline, default = "desc")]
+    pub order: Order,
+    /// Only pages whose key has this in it. Keys are compared byte for byte, so upper and lower case differ.
+    #[serde(default, deserialize_with = "part_of_key")]
+    #[param(max_length = 512, example = "/products/")]
+    pub contains: String,
+    /// Only pages whose key begins with this.
+    #[serde(default, deserialize_with = "part_of_key")]
+    #[param(max_length = 512, example = "https://shop.example.com/")]
+    pub prefix: String,
+    /// Only pages with at least so many views.
+    #[serde(default, deserialize_with = "count")]
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_i64, default = 0)]
+    pub view_count_min: i64,
+    /// At most so many rows.
+    #[serde(default = "rows_default", deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 1_000, default = 100)]
+    pub limit: usize,
+    /// A page that is told of in every window, whether it is among the rows or not.
+    #[serde(default, deserialize_with = "page_key")]
+    #[param(max_length = 2_048, example = "https://shop.example.com/products/007")]
+    pub page: Option<String>,
+}
+
+impl StreamQuery {
+    /// The pages that are asked for, how many of them at most, and the page that is told of in every window.
+    pub fn into_parts(self) -> (PageSelection, usize, Option<String>) {
+        let StreamQuery { sort, order, contains, prefix, view_count_min, limit, page } = self;
+        (PageSelection { sort, order, contains, prefix, view_count_min }, limit, page)
     }
 }
 
@@ -318,6 +361,14 @@ pub(super) fn part_of_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     match text.chars().count() {
         0..=FILTER_CHARS_MAX => Ok(text),
         chars => Err(D::Error::custom(format!("must have at most {FILTER_CHARS_MAX} characters, not {chars}"))),
+    }
+}
+
+fn page_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let page = String::deserialize(deserializer)?;
+    match page.len() {
+        0..=PAGE_KEY_BYTES_MAX => Ok(Some(page)),
+        bytes => Err(D::Error::custom(format!("must have at most {PAGE_KEY_BYTES_MAX} bytes, not {bytes}"))),
     }
 }
 

@@ -1,43 +1,24 @@
 //! Savepoints on demand.
 
-use std::net::SocketAddr;
-
-use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::change::{Asked, Change};
 use super::json_response;
 use super::limits::SAVEPOINT_MAX;
-use super::problem::{NoSavepoint, Problem};
+use super::problem::{NoChange, NoSavepoint, Problem};
 use crate::checkpoint::coordinator::{SavepointRequest, SavepointRequests};
 use crate::checkpoint::names;
-
-/// The other end of a connection.
-#[derive(Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
-
-/// Whether a request may change anything: only from this machine, as there is no authentication; and only as JSON, so that no
-/// page of another site can have a browser send it.
-pub(super) fn may_change(peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
-    let problem = |status, detail: &str| Err(Problem::new(status, detail));
-    if !peer.ip().to_canonical().is_loopback() {
-        return problem(StatusCode::FORBIDDEN, "this can be asked for from the process's own machine only");
-    }
-    if headers.get(header::CONTENT_TYPE).is_none_or(|value| value != "application/json") {
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the request's Content-Type must be application/json");
-    }
-    Ok(())
-}
 
 /// The savepoint that is asked for.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct SavepointAsked {
     /// What it will be called: letters, digits, dots, underscores and hyphens; not `.` nor `..`.
     #[schema(
         max_length = 200,
@@ -47,9 +28,13 @@ pub(super) struct Asked {
     name: String,
 }
 
+impl Asked for SavepointAsked {
+    const LIKE: &str = r#"{"name": "before-the-change"}"#;
+}
+
 /// A savepoint that was taken.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Answer {
+pub(super) struct SavepointTaken {
     /// What it is called.
     name: String,
     /// It goes through this window end, ms since the epoch.
@@ -66,29 +51,23 @@ pub(super) struct Answer {
 
 /// Takes a savepoint: a checkpoint with a name, kept until somebody deletes it.
 ///
-/// The answer comes when the savepoint is there. Without a token configured, only requests from the process's own machine are
-/// let through. Only JSON is taken, so that no page of another site can have a browser send it.
+/// The answer comes when the savepoint is there. Where no token is configured, only requests from the process's own machine are
+/// let through.
 #[utoipa::path(
     post,
     path = "/v1/savepoints",
     tag = "job",
-    request_body = Asked,
-    responses((status = 201, description = "The savepoint.", body = Answer), NoSavepoint)
+    request_body = SavepointAsked,
+    responses((status = 201, description = "The savepoint.", body = SavepointTaken), NoChange, NoSavepoint)
 )]
 pub(super) async fn take(
     State(requests): State<Option<SavepointRequests>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    headers: HeaderMap,
-    body: String,
+    Change(asked): Change<SavepointAsked>,
 ) -> Result<Response, Problem> {
-    let problem = |status, detail: &str| Problem { status, detail: detail.to_owned() };
-    may_change(peer, &headers)?;
+    let problem = |status, detail: &str| Problem::new(status, detail);
     let Some(requests) = requests else {
         return Err(problem(StatusCode::CONFLICT, "the job takes no checkpoints: checkpoints.store is \"off\""));
     };
-    let asked: Asked = serde_json::from_str(&body).map_err(|error| {
-        Problem::bad_request(format!("the body must be like {{\"name\": \"before-the-change\"}}: {error}"))
-    })?;
     let name = names::savepoint(&asked.name).map_err(|error| Problem::bad_request(error.to_string()))?;
     let (reply, taken) = oneshot::channel();
     // Who asked may be gone when the answer comes.
@@ -96,7 +75,7 @@ pub(super) async fn take(
     requests.ask(SavepointRequest { name: name.clone(), reply });
     match timeout(SAVEPOINT_MAX, taken).await {
         Ok(Ok(Ok(taken))) => {
-            let answer = Answer {
+            let answer = SavepointTaken {
                 name: asked.name,
                 through_ms: taken.through_ms,
                 events: taken.events,

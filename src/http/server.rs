@@ -15,9 +15,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
-use super::limits::{CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, STOP_MAX};
-use super::savepoints::Peer;
+use super::change::Peer;
+use super::limits::{CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, STOP_MAX, WRITE_STALL_MAX};
 use super::status::Status;
 use super::{Live, Site, router};
 
@@ -141,11 +142,13 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, mut stop: wat
 async fn serve_connection(socket: tokio::net::TcpStream, peer: Peer, router: Router, mut stop: watch::Receiver<bool>) {
     // Events are small and should leave at once.
     let _ = socket.set_nodelay(true);
+    let mut socket = TimeoutStream::new(socket);
+    socket.set_write_timeout(Some(WRITE_STALL_MAX));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_MAX)
         .max_header_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router.layer(Extension(peer))));
+        .serve_connection(TokioIo::new(Box::pin(socket)), TowerToHyperService::new(router.layer(Extension(peer))));
     tokio::pin!(connection);
     // A client that goes away is no error of ours.
     tokio::select! {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clicktide_dataflows::time::Windows;
 use metrics::{Counter, Gauge, counter, gauge};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::metrics as names;
 use crate::report::{Phase, ProcessReport, WorkerReport};
@@ -47,7 +48,7 @@ pub struct PartitionStatus {
 }
 
 /// A checkpoint that has been taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CheckpointStatus {
     /// Its name in the store.
     pub name: String,
@@ -519,7 +520,7 @@ impl Checkpoints {
 /// What a [`Status`] says of the cluster at one moment: the body of `/v1/cluster`.
 ///
 /// Counts are sums over all workers since the run began, as they have told last, which they do once a second.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ClusterSnapshot {
     /// The job's name.
     pub job: String,
@@ -573,7 +574,7 @@ pub struct ClusterSnapshot {
 }
 
 /// The windows that a job computes, ms.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct WindowsSnapshot {
     /// The length of every window.
     pub size_ms: i64,
@@ -586,7 +587,7 @@ pub struct WindowsSnapshot {
 }
 
 /// The windows that events can still enter and that have begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OpenWindows {
     /// How many there are.
     pub count: u64,
@@ -597,7 +598,7 @@ pub struct OpenWindows {
 }
 
 /// The checkpoints of a job at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CheckpointsSnapshot {
     /// How long after one checkpoint the next one is taken, ms.
     pub interval_ms: i64,
@@ -608,7 +609,7 @@ pub struct CheckpointsSnapshot {
 }
 
 /// The last checkpoint.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TakenSnapshot {
     /// The checkpoint.
     #[serde(flatten)]
@@ -620,7 +621,7 @@ pub struct TakenSnapshot {
 }
 
 /// A failure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FailureSnapshot {
     /// When it happened, ms, wall clock.
     pub at_ms: i64,
@@ -629,7 +630,7 @@ pub struct FailureSnapshot {
 }
 
 /// A process at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ProcessSnapshot {
     /// The process's index.
     pub process: usize,
@@ -650,7 +651,7 @@ pub struct ProcessSnapshot {
 }
 
 /// A worker at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct WorkerSnapshot {
     /// The worker's index in the whole cluster.
     pub worker: usize,
@@ -669,7 +670,7 @@ pub struct WorkerSnapshot {
 }
 
 /// Where the reading of an input partition stands at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct PartitionSnapshot {
     /// The partition.
     pub partition: i32,
@@ -696,7 +697,7 @@ fn held_back_by(partitions: &[PartitionStatus]) -> Option<i32> {
 }
 
 /// The wall clock, ms since the epoch.
-fn wall_clock_ms() -> i64 {
+pub(super) fn wall_clock_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

@@ -25,16 +25,14 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
 use futures_util::stream;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
-use utoipa::IntoParams;
 
 use super::feed::{Change, Feed, Feeds, Figures, RowsQuery, Snapshot};
 use super::limits::STREAMS_MAX;
 use super::problem::{BadRequest, Problem, TooManyStreams};
-use super::query::{self, Order, PageSelection, PageSort, Parameters};
+use super::query::{Parameters, StreamQuery};
 use super::server::stopped;
 use super::view::{Edition, View};
 
@@ -66,8 +64,7 @@ impl Streams {
 
     fn subscribe(&self, query: StreamQuery) -> Option<Subscription> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        let StreamQuery { sort, order, contains, limit, page } = query;
-        let selection = PageSelection { sort, order, contains, ..PageSelection::default() };
+        let (selection, limit, page) = query.into_parts();
         let mut subscription = Subscription {
             feed: self.feeds.feed(RowsQuery { selection, limit }),
             page,
@@ -85,55 +82,16 @@ impl Streams {
     }
 }
 
-/// What a stream asks for.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct StreamQuery {
-    /// What the rows are sorted by; pages that are equal in it are in the order of their keys.
-    #[serde(default)]
-    #[param(inline, default = "view_count")]
-    sort: PageSort,
-    /// Which end comes first: `desc`, the greatest, or `asc`, the least.
-    #[serde(default)]
-    #[param(inline, default = "desc")]
-    order: Order,
-    /// Only pages whose key has this in it. Keys are compared byte for byte, so upper and lower case differ.
-    #[serde(default, deserialize_with = "query::part_of_key")]
-    #[param(max_length = 512, example = "/products/")]
-    contains: String,
-    /// At most so many rows.
-    #[serde(default = "query::rows_default", deserialize_with = "query::limit")]
-    #[param(minimum = 1, maximum = 1_000, default = 100)]
-    limit: usize,
-    /// The key of a page whose figures are wanted in every window.
-    #[serde(default, deserialize_with = "page_key")]
-    #[param(value_type = Option<String>, max_length = 2_048, example = "/")]
-    page: Option<Arc<str>>,
-}
-
-/// Longest page key, bytes: no event may have a longer one.
-const PAGE_KEY_BYTES_MAX: usize = 2_048;
-
-fn page_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
-    let key = String::deserialize(deserializer)?;
-    if key.len() > PAGE_KEY_BYTES_MAX {
-        return Err(D::Error::custom(format!("must have at most {PAGE_KEY_BYTES_MAX} bytes, as every page's key has")));
-    }
-    Ok(Some(key.into()))
-}
-
-/// Closed windows and the job's state as they come, as server-sent events.
+/// Closed windows and the cluster as they come, as server-sent events that say what has changed.
 ///
-/// Each event says what has changed for the rows that are asked for. First comes `snapshot`: the latest window and its rows,
-/// the totals of the kept windows, the page that is asked for, and the cluster. Then `window` for each closed window, with
-/// what changes, and `cluster`, the answer of `/v1/cluster`, about once a second. Another `snapshot` begins anew: who reads
-/// too slowly gets one, and everybody when windows of an earlier run have been read again. The data of every event is JSON;
-/// docs/http-api.md says what is in it.
+/// The stream shows the pages that the parameters ask for. First comes `snapshot` with everything; then `window` for each
+/// closed window, with what it changes, and `cluster`, the body of `/v1/cluster`, about once a second. Another `snapshot` begins
+/// anew: for who reads too slowly, and when windows of an earlier run have been read again. The data of every event is JSON;
+/// docs/http-api.md says how the changes are applied.
 #[utoipa::path(
     get,
     path = "/v1/stream",
-    tag = "windows",
+    tag = "pages",
     params(StreamQuery),
     responses(
         (status = 200, description = "The events.", body = String, content_type = "text/event-stream"),
@@ -159,7 +117,8 @@ pub(super) async fn stream(
 /// One subscriber's place in the stream.
 struct Subscription {
     feed: Arc<Feed>,
-    page: Option<Arc<str>>,
+    /// The page that it wants to see in every window.
+    page: Option<String>,
     changes: watch::Receiver<Edition>,
     cluster: watch::Receiver<Arc<str>>,
     stop: watch::Receiver<bool>,

@@ -64,12 +64,16 @@ pub(super) fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
 
 /// The same with a body of this content type.
 pub(super) fn post(address: SocketAddr, path: &str, content_type: &str, body: &str) -> Answer {
-    let head = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    request_with(address, "POST", path, &head)
+    post_with(address, path, &format!("Content-Type: {content_type}\r\n"), body)
+}
+
+/// The same with these headers, each with its line's end.
+pub(super) fn post_with(address: SocketAddr, path: &str, headers: &str, body: &str) -> Answer {
+    request_with(address, "POST", path, &format!("{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 /// `rest` follows the other headers.
-fn request_with(address: SocketAddr, method: &str, path: &str, rest: &str) -> Answer {
+pub(super) fn request_with(address: SocketAddr, method: &str, path: &str, rest: &str) -> Answer {
     let mut socket = TcpStream::connect(address).expect("connect");
     socket.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
     let head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nHost: test\r\n");

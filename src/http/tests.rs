@@ -1,5 +1,10 @@
 //! The server as a client sees it: over a socket, on a free port.
 
+mod access;
+mod checkpoints;
+mod document;
+mod limits;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -8,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::testing::{Answer, get, page, post, request, send, status, window};
-use super::*;
+use super::{limits::HEADER_BYTES_MAX, *};
 use crate::checkpoint::coordinator::{Committed, Coordinator, CoordinatorSettings};
 use crate::progress::JobStart;
 use crate::report::{Phase, WorkerReport};
@@ -34,24 +39,29 @@ fn metrics_handle() -> PrometheusHandle {
     crate::metrics::recorder().expect("valid buckets").handle()
 }
 
-/// Process 0, running.
-fn process_0() -> Served {
-    process_0_on("127.0.0.1:0", None)
-}
-
-/// The same, where it is told to listen, and where savepoints are asked for.
-fn process_0_on(listen: &str, savepoints: Option<SavepointRequests>) -> Served {
+/// What process 0 shows of a job that is running and takes no checkpoints.
+fn site_of_process_0() -> JobSite {
     let status = Arc::new(status(0));
     status.set_phase(Phase::Running);
-    let view = Arc::new(View::new(ViewLimits { windows_max: 5, page_rows_max: 10_000 }));
-    let site = JobSite {
-        status: Arc::clone(&status),
-        view: Some(Arc::clone(&view)),
-        savepoints,
+    JobSite {
+        status,
+        view: Some(Arc::new(View::new(ViewLimits { windows_max: 5, page_rows_max: 10_000 }))),
+        savepoints: None,
+        store: None,
         limits: HealthLimits::default(),
         metrics: metrics_handle(),
         access: Access::default(),
-    };
+    }
+}
+
+/// Process 0, running.
+fn process_0() -> Served {
+    process_0_on("127.0.0.1:0", site_of_process_0())
+}
+
+/// The same, where it is told to listen, with what it shows.
+fn process_0_on(listen: &str, site: JobSite) -> Served {
+    let (status, view) = (Arc::clone(&site.status), site.view.clone().expect("process 0 has one"));
     let listener = TcpListener::bind(listen).expect("a free port");
     Served { server: serve(listener, Site::Job(site)).expect("a server"), status, view }
 }
@@ -250,7 +260,7 @@ fn problems() {
     check("GET", "/v1/pages//windows", 404, "no event");
     check("POST", "/v1/pages", 405, "does not take that method");
     check("DELETE", "/", 405, "does not take that method");
-    let too_long = get(served.address(), &format!("/{}", "a".repeat(limits::HEADER_BYTES_MAX)));
+    let too_long = get(served.address(), &format!("/{}", "a".repeat(HEADER_BYTES_MAX)));
     assert!((400..500).contains(&too_long.code), "{}", too_long.head);
 }
 
@@ -334,7 +344,7 @@ fn coordinator(requests: SavepointRequests) {
 fn savepoints_are_refused() {
     let requests = SavepointRequests::default();
     coordinator(requests.clone());
-    let all = process_0_on("0.0.0.0:0", Some(requests));
+    let all = process_0_on("0.0.0.0:0", JobSite { savepoints: Some(requests), ..site_of_process_0() });
     let off = process_0();
     let port = all.address().port();
     let local = SocketAddr::from(([127, 0, 0, 1], port));
@@ -369,14 +379,7 @@ fn savepoints_are_refused() {
 
 #[test]
 fn other_processes_and_the_generator_have_no_api() {
-    let site = JobSite {
-        status: Arc::new(status(0)),
-        view: None,
-        savepoints: None,
-        limits: HealthLimits::default(),
-        metrics: metrics_handle(),
-        access: Access::default(),
-    };
+    let site = JobSite { status: Arc::new(status(0)), view: None, ..site_of_process_0() };
     let process_1 = served(Site::Job(site));
     let health = || Health::default().check("rate", false, "2 s behind schedule").figure("events_per_second", 998.5);
     let generator = served(Site::Generator(GeneratorSite {
@@ -547,7 +550,7 @@ fn a_slow_stream_starts_again() {
 fn streams_are_limited() {
     let served = process_0();
     let mut streams: Vec<TcpStream> = Vec::new();
-    for _ in 0..limits::STREAMS_MAX {
+    for _ in 0..super::limits::STREAMS_MAX {
         let mut socket = send(served.address(), "GET /v1/stream HTTP/1.1");
         socket.read_exact(&mut [0; 12]).expect("an answer");
         streams.push(socket);

@@ -101,7 +101,7 @@ pub struct WindowSummary {
     pub window_end: i64,
     /// From the moment the watermark passed the window's end until its results could be read, ms, if measured.
     pub close_to_commit_ms: Option<u64>,
-    /// Sums over all pages with an event in the window.
+    /// Sums and means over all pages with an event in the window.
     pub totals: Totals,
     /// How many of those pages are kept in memory: those with most views, where they are not all.
     pub pages_kept: usize,
@@ -186,9 +186,9 @@ pub struct SelectedPages<'a> {
 impl KeptWindow {
     fn new(window: ClosedWindow, page_rows_max: usize) -> KeptWindow {
         let ClosedWindow { window_start, window_end, close_to_commit_ms, mut pages } = window;
-        let totals = Totals::of(&pages);
         let by_views = PageSelection::default();
         pages.sort_unstable_by(|a, b| by_views.compare(a, b));
+        let totals = Totals::of(&pages);
         pages.truncate(page_rows_max);
         let pages_kept = pages.len();
         let summary = WindowSummary { window_start, window_end, close_to_commit_ms, totals, pages_kept };
@@ -217,13 +217,12 @@ impl KeptWindow {
         SelectedPages { matched, pages: places.into_iter().map(|place| &self.pages[place]).collect() }
     }
 
-    /// The same by their places among the pages, and how many match.
+    /// The places among its pages of those that [`KeptWindow::select`] gives, and how many pages match.
     pub(super) fn places(&self, selection: &PageSelection, skip: usize, limit: usize) -> (Vec<usize>, usize) {
-        let matches = |place: &usize| selection.matches(&self.pages[*place]);
-        let mut places: Vec<usize> = (0..self.pages.len()).filter(matches).collect();
+        let mut places: Vec<usize> =
+            (0..self.pages.len()).filter(|place| selection.matches(&self.pages[*place])).collect();
         let matched = places.len();
         let end = skip.saturating_add(limit).min(matched);
-        let skip = skip.min(end);
         // As they are kept, they are in the default's order.
         if (selection.sort, selection.order) != Default::default() {
             let compare = |a: &usize, b: &usize| selection.compare(&self.pages[*a], &self.pages[*b]);
@@ -233,7 +232,7 @@ impl KeptWindow {
             places[..end].sort_unstable_by(compare);
         }
         places.truncate(end);
-        places.drain(..skip);
+        places.drain(..skip.min(end));
         (places, matched)
     }
 

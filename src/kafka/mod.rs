@@ -7,6 +7,7 @@ pub mod audit;
 pub mod client;
 pub mod committer;
 pub mod embedded;
+pub mod history;
 pub mod probe;
 pub mod producer;
 pub mod progress;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -173,6 +173,11 @@ impl Store for ObjectStorage {
         let mut objects: Vec<_> = plain.collect();
         objects.sort_unstable();
         Ok(objects)
+    }
+
+    fn written_at(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
+        let path = self.path(name)?;
+        self.wait(name, self.store.head(&path)).map(|found| Some(found.last_modified.into()))
     }
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {

@@ -37,11 +37,11 @@ const UNITS = [
   ["s", 1e3],
 ];
 
-/** A duration: tenths of a second below a minute, and two units above. */
+/** A duration: milliseconds below a second, tenths of a second below a minute, and two units above. */
 export function span(ms) {
   if (ms === null) return NONE;
-  if (ms < 1e3 && Number.isInteger(ms)) return `${integers.format(ms)} ms`;
-  if (ms < 60e3) return `${decimals.format(ms / 1e3)} s`;
+  if (ms < 1e3 && ms > 0) return `${integers.format(ms)} ms`;
+  if (ms < 60e3) return `${(ms % 1e3 === 0 ? integers : decimals).format(ms / 1e3)} s`;
   const first = UNITS.findIndex(([, length]) => ms >= length);
   const [[large, length], [small, smallLength]] = [UNITS[first], UNITS[first + 1]];
   const rest = Math.floor((ms % length) / smallLength);
@@ -50,7 +50,7 @@ export function span(ms) {
 
 /** A duration in whole seconds. */
 export function roughly(ms) {
-  return ms === null ? NONE : span(Math.max(Math.round(ms / 1e3), 0) * 1e3).replace(".0 s", " s").replace(/^0 ms$/, "0 s");
+  return ms === null ? NONE : span(Math.max(Math.round(ms / 1e3), 0) * 1e3);
 }
 
 /** How far something is behind the wall clock. */
