@@ -21,9 +21,6 @@ use support::{Broker, Process, brokers, free_ports};
 const CONSTANT: [&str; 4] =
     [names::BUILD_INFO, names::PROCESS_START_TIME, names::PROCESS_MAX_FDS, names::VIRTUAL_MEMORY_MAX];
 
-/// What nothing counts yet.
-const UNCOUNTED: [&str; 1] = [names::HTTP_REQUESTS];
-
 #[test]
 fn every_metric_moves() {
     let Some(_) = brokers() else { return };
@@ -98,8 +95,7 @@ fn every_metric_moves() {
     pages.until("partitions are idle", &mut processes, |pages| pages.greatest(names::IDLE, "") > 0.0);
 
     let missing = |pages: &Pages| -> Vec<&str> {
-        let names = METRICS.iter().map(|metric| metric.name).filter(|name| !UNCOUNTED.contains(name));
-        names.filter(|name| !pages.moves(name)).collect()
+        METRICS.iter().map(|metric| metric.name).filter(|name| !pages.moves(name)).collect()
     };
     let start = Instant::now();
     while !missing(&pages).is_empty() {
