@@ -21,9 +21,6 @@ use support::{Broker, Process, brokers, free_ports};
 const CONSTANT: [&str; 4] =
     [names::BUILD_INFO, names::PROCESS_START_TIME, names::PROCESS_MAX_FDS, names::VIRTUAL_MEMORY_MAX];
 
-/// What nothing counts yet.
-const UNCOUNTED: [&str; 2] = [names::HTTP_REQUESTS, names::LOG_LINES_SUPPRESSED];
-
 #[test]
 fn every_metric_moves() {
     let Some(_) = brokers() else { return };
@@ -50,6 +47,8 @@ fn every_metric_moves() {
             "--set=kafka.statistics_interval=100ms",
             "--set=kafka.properties.socket.timeout.ms=1600",
             "--set=dead_letters.late=true",
+            // A store that fails is complained of every second.
+            "--set=logging.repeats_max=1",
         ]
         .map(str::to_owned),
     );
@@ -96,8 +95,7 @@ fn every_metric_moves() {
     pages.until("partitions are idle", &mut processes, |pages| pages.greatest(names::IDLE, "") > 0.0);
 
     let missing = |pages: &Pages| -> Vec<&str> {
-        let names = METRICS.iter().map(|metric| metric.name).filter(|name| !UNCOUNTED.contains(name));
-        names.filter(|name| !pages.moves(name)).collect()
+        METRICS.iter().map(|metric| metric.name).filter(|name| !pages.moves(name)).collect()
     };
     let start = Instant::now();
     while !missing(&pages).is_empty() {
@@ -114,8 +112,8 @@ fn every_metric_moves() {
         assert!(pages.greatest(names::ARRANGEMENT_ROWS, arrangement) > 0.0, "{arrangement}");
     }
     assert_eq!(pages.greatest(names::REJECTED_EVENTS, "undecodable"), 1.0);
-    assert_eq!(pages.greatest(names::LATE_EVENTS, ""), 1.0);
-    assert_eq!(pages.greatest(names::DEAD_LETTERS, ""), 2.0);
+    assert!(pages.greatest(names::LATE_EVENTS, "") >= 1.0);
+    assert!(pages.greatest(names::DEAD_LETTERS, "") >= 2.0);
     stop(&mut processes, "TERM");
 }
 
