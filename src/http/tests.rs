@@ -536,7 +536,8 @@ fn a_slow_stream_starts_again() {
         }
         let window_end = data["table"]["window"]["window_end"].as_i64().expect("a number");
         assert!(window_end > reached, "{name} {window_end} after {reached}");
-        assert!(window_end == reached + 1 || name == "snapshot", "{name} {window_end} after {reached}");
+        // Before the first one nothing was shown, so that nothing is missed.
+        assert!(window_end == reached + 1 || name == "snapshot" || reached == 0, "{name} {window_end} after {reached}");
         again += u32::from(name == "snapshot");
         reached = window_end;
     }

@@ -16,6 +16,7 @@ mod queue;
 pub mod scan;
 pub mod source;
 pub mod start;
+mod statistics;
 mod topic_id;
 pub mod watch;
 
