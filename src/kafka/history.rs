@@ -36,7 +36,7 @@ pub struct HistorySettings {
     pub through: Tick,
     /// At most so many windows, the last ones.
     pub windows_max: usize,
-    /// Reading ends after so many records, and what is left of a piece.
+    /// Reading ends after so many records, once there has been a piece of every partition.
     pub records_max: usize,
 }
 
@@ -58,7 +58,7 @@ const PIECE: (i64, i64) = (2_048, 65_536);
 
 /// Reads the last windows that are final, oldest first. Waits for the brokers, so it wants a thread of its own.
 ///
-/// Holds at most `records_max` results and a piece more, and 2 MiB that are fetched ahead.
+/// Holds at most `records_max` results and a piece more, or a short piece of every partition, and 2 MiB that are fetched ahead.
 ///
 /// # Errors
 /// When the topic can't be read, or a transaction in it stays open for a minute.
@@ -72,7 +72,9 @@ pub fn read_history(settings: &HistorySettings) -> Result<Vec<PastWindow>, ScanE
         let cut = tails.iter().map(|tail| tail.cut).max().unwrap_or(i64::MIN);
         let whole = windows.range(cut.saturating_add(1)..).count();
         let next = tails.iter_mut().filter(|tail| tail.from > tail.range.first).max_by_key(|tail| tail.cut);
-        let next = next.filter(|tail| tail.cut == cut && whole < *windows_max && records < *records_max);
+        // At least one piece of every partition, or no window would be whole.
+        let enough = whole >= *windows_max || (records >= *records_max && cut < i64::MAX);
+        let next = next.filter(|tail| tail.cut == cut && !enough);
         let Some(tail) = next else {
             let ended = windows.into_iter().filter(|(end, _)| *end > cut && *end <= through.0);
             let mut found: Vec<_> = ended.map(|(end, pages)| PastWindow { end: Tick(end), pages }).collect();
