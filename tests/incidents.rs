@@ -70,7 +70,7 @@ fn broker_gone() {
     let dir = tempfile::tempdir().expect("a folder");
     let broker = Broker::start(&dir.path().join("kafka"), &[]);
     let job = Job::new(&broker.address, 3);
-    let (mut process, watched) = watched(&job, &["--set=kafka.lost_after=10m"]);
+    let (mut process, watched) = watched(&job, &["--set=kafka.lost_after=10m", "--set=kafka.transaction_timeout=2m"]);
     until(&job, 0..3, watched, "windows are committed", |watched| {
         watched.cluster("/committed_window_end_ms")?.as_i64()
     });

@@ -68,7 +68,13 @@ impl Committed {
                 points.pop_front();
             }
         }
-        self.idle_advances.extend(&epoch.idle_advances);
+        for advance in &epoch.idle_advances {
+            // While a partition stays idle its floor rises at one place, where the last says all.
+            let same =
+                |known: &IdleAdvance| (known.partition, known.next_offset) == (advance.partition, advance.next_offset);
+            self.idle_advances.retain(|known| !same(known));
+            self.idle_advances.push(*advance);
+        }
         let cuts = &self.cuts;
         self.idle_advances
             .retain(|advance| cuts.get(&advance.partition).is_none_or(|cut| cut.replay_from <= advance.next_offset));
@@ -302,5 +308,35 @@ impl Coordinator {
             // A savepoint does not put off the next checkpoint.
             None => self.last_ms = now_ms,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::JobStart;
+
+    #[test]
+    fn an_idle_partition_leaves_one_advance() {
+        let mut committed = Committed::at(&JobStart::fresh(2), 50);
+        let advance = |partition, next_offset, floor_ms| IdleAdvance { partition, next_offset, floor_ms };
+        let mut follow = |advances: &[IdleAdvance]| {
+            committed.follow(&Epoch {
+                through: Some(Tick(10)),
+                finished: false,
+                windows: Vec::new(),
+                dead_letters: Vec::new(),
+                cuts: Vec::new(),
+                resume: Vec::new(),
+                idle_advances: advances.to_vec(),
+            });
+            committed.idle_advances.clone()
+        };
+        follow(&[advance(0, 7, 100), advance(1, 7, 100)]);
+        follow(&[advance(0, 7, 110)]);
+        assert_eq!(
+            follow(&[advance(0, 7, 120), advance(0, 8, 130)]),
+            [advance(1, 7, 100), advance(0, 7, 120), advance(0, 8, 130)]
+        );
     }
 }
