@@ -168,8 +168,9 @@ export class Pages {
 
   #count({ rows, matching, window: latest }) {
     const [shown, all] = [integer(rows.length), integer(matching)];
-    const what = this.#contains ? "pages that match" : "pages of this window";
-    setText(byId("pages-say"), latest ? (rows.length < matching ? `${shown} of ${all} ${what}` : `all ${all} ${what}`) : "");
+    const pages = matching === 1 ? "page" : "pages";
+    const what = this.#contains ? `matching ${pages}` : `${pages} of this window`;
+    setText(byId("pages-say"), latest ? (rows.length < matching ? `${shown} of ${all} ${what}` : `${all} ${what}`) : "");
     const at = LIMITS.indexOf(this.#limit);
     const next = LIMITS[at + 1];
     byId("more").hidden = rows.length >= matching || next === undefined;
