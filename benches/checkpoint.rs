@@ -592,7 +592,13 @@ fn mixed(number: u64) -> u64 {
 struct Memory(Arc<Log>);
 
 impl OpenPartitions for Memory {
-    fn open(&self, start: &JobStart, cuts: &[PartitionCut], _: Waker) -> Result<Vec<SourcePartition>, SourceError> {
+    fn open(
+        &self,
+        _worker: usize,
+        start: &JobStart,
+        cuts: &[PartitionCut],
+        _: Waker,
+    ) -> Result<Vec<SourcePartition>, SourceError> {
         let open = |cut: &PartitionCut| SourcePartition {
             reader: Box::new(MemoryPartition {
                 log: Arc::clone(&self.0),

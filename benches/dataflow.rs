@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
+use clicktide::dataflow_metrics::DataflowMetrics;
 use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::Tick;
 use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
@@ -52,6 +53,9 @@ struct Args {
     /// Prints where the time goes, operator by operator, at the first number of workers.
     #[arg(long)]
     profile: bool,
+    /// Also runs the dataflow with what `/metrics` tells of timely and differential, to see what that costs.
+    #[arg(long)]
+    observed: bool,
     #[command(flatten)]
     files: ReportFiles,
 }
@@ -72,6 +76,8 @@ struct Variant {
     metrics: Metrics,
     /// Of the dataflow; the hand-written program, if none.
     workers: Option<usize>,
+    /// Whether what timely and differential say of themselves is added up.
+    observed: bool,
 }
 
 impl Variant {
@@ -79,6 +85,7 @@ impl Variant {
         let metrics = self.metrics.name();
         match self.workers {
             None => format!("hand-written, {metrics}"),
+            Some(workers) if self.observed => format!("dataflow, {metrics}, {workers} worker(s), observed"),
             Some(workers) => format!("dataflow, {metrics}, {workers} worker(s)"),
         }
     }
@@ -92,16 +99,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let events = log.activities.len();
 
     let of_metrics = |metrics| {
-        let workers = args.workers.iter().map(|workers| Some(*workers));
-        std::iter::once(None).chain(workers).map(move |workers| Variant { metrics, workers })
+        let observed = if args.observed { &[false, true][..] } else { &[false] };
+        let dataflow =
+            args.workers.iter().flat_map(|workers| observed.iter().map(|observed| (Some(*workers), *observed)));
+        let variant = move |(workers, observed)| Variant { metrics, workers, observed };
+        std::iter::once((None, false)).chain(dataflow).map(variant)
     };
     let variants: Vec<Variant> = of_metrics(Metrics::All).chain(of_metrics(Metrics::CountersAndUniques)).collect();
     let split: HashMap<usize, Arc<Vec<Log>>> =
         args.workers.iter().map(|workers| (*workers, Arc::new(split(&log, *workers)))).collect();
-    let run = |Variant { metrics, workers }| match (metrics, workers) {
+    let observe = |worker: &Worker| _ = DataflowMetrics::of(worker);
+    let run = |Variant { metrics, workers, observed }| match (metrics, workers) {
         (Metrics::All, None) => baseline::all_metrics(&log, &names, windows),
         (Metrics::CountersAndUniques, None) => baseline::counters_and_uniques(&log, &names, windows),
-        (_, Some(workers)) => run_dataflow(metrics, &split[&workers], &names, windows, args.batch, |_| ()),
+        (_, Some(workers)) => {
+            let prepare = move |worker: &Worker| {
+                if observed {
+                    observe(worker)
+                }
+            };
+            run_dataflow(metrics, &split[&workers], &names, windows, args.batch, prepare)
+        }
     };
 
     // The first run of each is for its results and its memory, not for its time.
@@ -140,7 +158,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         &[("CPU-s per million events", 3), ("events/s", 0), ("by CPU", 2), ("by wall", 2), ("peak MB", 0)],
     );
     for ((variant, (cpu_s, wall_s)), peak_mb) in variants.iter().zip(&medians).zip(&peaks_mb) {
-        let by_hand = variants.iter().zip(&medians).find(|(other, _)| **other == Variant { workers: None, ..*variant });
+        let by_hand = variants
+            .iter()
+            .zip(&medians)
+            .find(|(other, _)| **other == Variant { workers: None, observed: false, ..*variant });
         let (by_hand_cpu_s, by_hand_wall_s) = by_hand.map_or((f64::NAN, f64::NAN), |(_, medians)| *medians);
         let figures = [
             cpu_s / events as f64 * 1e6,

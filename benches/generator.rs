@@ -294,7 +294,8 @@ struct Turn {
 }
 
 fn into_kafka(args: &Args, settings: &Settings, brokers: &str) -> Result<Table, Box<dyn Error>> {
-    let connection = Connection { brokers: brokers.to_owned(), properties: Properties::default() };
+    let connection =
+        Connection { brokers: brokers.to_owned(), properties: Properties::default(), statistics_interval: None };
     let topic = TopicSpec {
         name: args.topic.clone(),
         partitions: args.partitions as i32,
@@ -307,6 +308,7 @@ fn into_kafka(args: &Args, settings: &Settings, brokers: &str) -> Result<Table, 
         topic: args.topic.clone(),
         key: settings.key,
         properties: BTreeMap::new(),
+        statistics_interval: None,
         connect_timeout: TIMEOUT,
     };
 

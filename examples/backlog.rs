@@ -50,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         topic,
         key: EventKey::UserId,
         properties: Default::default(),
+        statistics_interval: None,
         connect_timeout: Duration::from_secs(10),
     };
     let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))?;

@@ -381,7 +381,8 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("demo", "windows.idle_timeout", Some("3s"))
                 .add("demo", "topics.events_partitions", Some(3))
                 .add("demo", "http.history_windows", Some(120))
-                .add("demo", "logging.filter", Some("error"))
+                // The embedded broker's own clients complain when it ends.
+                .add("demo", "logging.filter", Some("error,librdkafka=off,rdkafka=off"))
                 .add("demo", "checkpoints.store", Some("off"))
                 .add("--rate", "generator.events_per_second", Some(rate))
                 .add("--http", "http.listen", Some(http))

@@ -444,6 +444,34 @@ mod tests {
     }
 
     #[test]
+    fn what_the_documentation_names_is_there() {
+        let text = include_str!("../docs/metrics.md");
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named: Vec<&str> =
+            words.filter(|word| word.starts_with("clicktide_") || word.starts_with("process_")).collect();
+        assert!(named.len() > METRICS.len());
+        for word in named {
+            let series = ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part));
+            // A name that ends in an underscore is what several begin with.
+            let known = |metric: &&Metric| match series {
+                Some(name) => metric.name == name && metric.kind == MetricKind::Histogram,
+                None => metric.name == word || (word.ends_with('_') && metric.name.starts_with(word)),
+            };
+            assert!(METRICS.iter().any(|metric| known(&metric)), "docs/metrics.md names {word}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_kept_is_a_bucket() {
+        // Acknowledgements, fetches, results, windows, and from a window's close to its readable results.
+        let limits = [0.01, 0.05, 0.1, 0.2, 0.5];
+        assert!(limits.iter().all(|limit| SECONDS_BUCKETS.contains(limit)), "{SECONDS_BUCKETS:?}");
+        for buckets in [&SECONDS_BUCKETS[..], &END_TO_END_BUCKETS[..]] {
+            assert!(buckets.is_sorted_by(|a, b| a < b), "{buckets:?}");
+        }
+    }
+
+    #[test]
     fn every_name_is_in_the_table() {
         let names = include_str!("metrics.rs")
             .lines()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::{Tick, Windows};
@@ -102,6 +102,7 @@ impl ObserveJob for Observer {
                 ::metrics::gauge!(metrics::CHECKPOINT_WRITTEN).set(taken.bytes_written as f64);
                 ::metrics::gauge!(metrics::CHECKPOINT_SIZE).set(taken.bytes as f64);
                 ::metrics::gauge!(metrics::CHECKPOINT_WINDOW_END).set(taken.through_ms as f64 / 1_000.0);
+                ::metrics::gauge!(metrics::CHECKPOINT_TAKEN).set(wall_clock_s());
                 let Taken { name, through_ms, events, bytes_written, took_ms, .. } = taken;
                 tracing::info!(checkpoint = name, through_ms, events, bytes_written, took_ms, "a checkpoint is taken");
             }
@@ -119,13 +120,15 @@ impl ObserveJob for Observer {
         if let Some(tell) = &self.tell {
             tell(&epoch);
         }
-        let now = Instant::now();
+        let (now, now_s) = (Instant::now(), wall_clock_s());
         self.status.add_dead_letters(epoch.dead_letters.len() as u64);
         ::metrics::counter!(metrics::TICKS).increment(epoch.windows.len() as u64);
         for window in epoch.windows {
             let close_to_commit = now.duration_since(window.closed);
             tracing::debug!(tick_ms = window.end.0, results = window.results.len(), "a window is committed");
             ::metrics::histogram!(metrics::WINDOW_CLOSE_TO_COMMIT).record(close_to_commit);
+            // A clock that runs ahead of this one may close a window before its time.
+            ::metrics::histogram!(metrics::END_TO_END).record((now_s - window.end.0 as f64 / 1_000.0).max(0.0));
             ::metrics::histogram!(metrics::WINDOW_PROCESSING).record(window.computed.duration_since(window.closed));
             self.status.add_results(window.results.len() as u64);
             record_totals(&window.results);
@@ -151,6 +154,11 @@ impl ObserveJob for Observer {
         };
         exit.now(error);
     }
+}
+
+/// The wall clock, seconds since the epoch.
+fn wall_clock_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// What all pages of a window have together; its metrics know no pages.

@@ -67,11 +67,17 @@ pub fn monotonic_clock() -> NowMs {
 
 /// Opens partitions for reading, on the thread of the worker that will read them.
 pub trait OpenPartitions: Send + Sync {
-    /// Readers for `cuts`, each from its `replay_from` on. A reader calls `waker` when it has something after it had nothing.
+    /// Readers for `cuts`, each from its `replay_from` on, in worker `worker` of the job. A reader calls `waker` when it has something after it had nothing.
     ///
     /// # Errors
     /// When a partition can't be read.
-    fn open(&self, start: &JobStart, cuts: &[PartitionCut], waker: Waker) -> Result<Vec<SourcePartition>, SourceError>;
+    fn open(
+        &self,
+        worker: usize,
+        start: &JobStart,
+        cuts: &[PartitionCut],
+        waker: Waker,
+    ) -> Result<Vec<SourcePartition>, SourceError>;
 }
 
 /// Watches a job. Called from worker threads and from the committing thread; must not block.
@@ -324,7 +330,7 @@ impl WorkerLoop {
             .map(|cut| job.start.read_from(cut))
             .collect();
         let waker = Waker::default();
-        let partitions = job.partitions.open(&job.start, &cuts, waker.clone())?;
+        let partitions = job.partitions.open(index, &job.start, &cuts, waker.clone())?;
         let source_shared = Rc::new(RefCell::new(SourceShared::new(job.start.input.len())));
         let committer_shared = Rc::new(RefCell::new(CommitterShared::default()));
         let committed = ProbeHandle::new();

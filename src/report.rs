@@ -22,6 +22,21 @@ pub enum Phase {
     Stopping,
 }
 
+impl Phase {
+    /// All of them, in order.
+    pub const ALL: [Phase; 4] = [Phase::Starting, Phase::Replaying, Phase::Running, Phase::Stopping];
+
+    /// What it is called in JSON and in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Replaying => "replaying",
+            Phase::Running => "running",
+            Phase::Stopping => "stopping",
+        }
+    }
+}
+
 /// What a process says of itself to the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessReport {

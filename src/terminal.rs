@@ -1,45 +1,34 @@
 //! A terminal's last lines: what a command is doing, drawn again in place, with log lines above it.
 //!
-//! It is drawn on standard error, where the log goes too. Whoever writes there, or on standard output while something is shown,
-//! does so in [`above`], so that the two do not garble each other.
+//! They are drawn on standard error, where the log goes too. Whoever writes there, or on standard output while something is shown,
+//! does so in [`above`], so that the two do not garble each other. The cursor stays at the end of the last of them, so that the `^C` that
+//! somebody types is on that line, and goes with it.
 
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::{Term, truncate_str};
 
-/// What is drawn now.
-static SHOWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
+/// What is drawn now, one text for each line.
+static DRAWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Whether standard error is a terminal on which lines can be drawn again.
 pub fn can_redraw() -> bool {
-    !ProgressDrawTarget::stderr().is_hidden()
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Lines at the bottom of the terminal, gone when dropped. What is wider than the terminal is cut.
-pub struct StatusLines {
-    lines: Vec<ProgressBar>,
-}
+#[derive(Default)]
+pub struct StatusLines(());
 
 impl StatusLines {
-    /// So many lines, empty at first; they take the place of those that were shown before.
-    pub fn new(count: usize) -> Self {
-        // The template is right: there is a test.
-        let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let drawn = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let line = |_| drawn.add(ProgressBar::no_length().with_style(style.clone()));
-        let lines = (0..count).map(line).collect();
-        if let Some(before) = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).replace(drawn) {
-            before.clear().ok();
-        }
-        StatusLines { lines }
-    }
-
-    /// Draws the lines again.
+    /// Draws these lines in place of those before.
     pub fn show<T: AsRef<str>>(&self, texts: &[T]) {
-        for (line, text) in self.lines.iter().zip(texts) {
-            line.set_message(text.as_ref().to_owned());
-            line.tick();
-        }
+        let (_, columns) = Term::stderr().size();
+        let texts: Vec<String> = texts.iter().map(|text| cut(text.as_ref(), columns.into())).collect();
+        let mut drawn = drawn();
+        write(&(erase(&drawn) + &draw(&texts)));
+        *drawn = texts;
     }
 }
 
@@ -51,20 +40,49 @@ impl Drop for StatusLines {
 
 /// Takes away what is drawn, for good.
 pub fn clear() {
-    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(shown) = shown {
-        // A terminal that is gone shows nothing any more.
-        shown.clear().ok();
+    let mut drawn = drawn();
+    write(&erase(&drawn));
+    drawn.clear();
+}
+
+/// Writes above what is drawn, if anything is. `write` must write whole lines.
+pub fn above<T>(write_lines: impl FnOnce() -> T) -> T {
+    let drawn = drawn();
+    write(&erase(&drawn));
+    let written = write_lines();
+    write(&draw(&drawn));
+    written
+}
+
+fn drawn() -> MutexGuard<'static, Vec<String>> {
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// At once, so that nothing is seen half done. A terminal that is gone shows nothing any more.
+fn write(text: &str) {
+    if !text.is_empty() {
+        io::stderr().write_all(text.as_bytes()).ok();
     }
 }
 
-/// Writes above what is drawn, if anything is.
-pub fn above<T>(write: impl FnOnce() -> T) -> T {
-    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    match shown {
-        Some(shown) => shown.suspend(write),
-        None => write(),
-    }
+/// Erases what is drawn, from the last line up; the cursor is where the first began.
+fn erase(drawn: &[String]) -> String {
+    const ERASE_LINE: &str = "\r\x1b[2K";
+    const UP: &str = "\x1b[1A";
+    drawn
+        .iter()
+        .enumerate()
+        .map(|(line, _)| if line == 0 { ERASE_LINE.into() } else { format!("{UP}{ERASE_LINE}") })
+        .collect()
+}
+
+fn draw(texts: &[String]) -> String {
+    texts.join("\r\n")
+}
+
+/// What is shown of a text on a terminal with so many columns. Two are left for `^C`.
+fn cut(text: &str, columns: usize) -> String {
+    truncate_str(text, columns.saturating_sub(2), "…").into_owned()
 }
 
 #[cfg(test)]
@@ -72,17 +90,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_template_is_right() {
-        assert!(ProgressStyle::with_template("{wide_msg}").is_ok());
+    fn what_is_drawn_is_erased_from_below() {
+        let lines = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(erase(&[]) + &draw(&[]), "");
+        assert_eq!(draw(&lines(&["one", "two"])), "one\r\ntwo");
+        assert_eq!(erase(&lines(&["one"])), "\r\x1b[2K");
+        assert_eq!(erase(&lines(&["one", "two"])), "\r\x1b[2K\x1b[1A\r\x1b[2K");
     }
 
     #[test]
-    fn writing_above_works_with_and_without_lines() {
-        assert_eq!(above(|| 1), 1);
-        let lines = StatusLines::new(2);
-        lines.show(&["one", "two"]);
-        assert_eq!(above(|| 2), 2);
-        drop(lines);
-        assert_eq!(above(|| 3), 3);
+    fn what_is_wider_than_the_terminal_is_cut() {
+        let check = |text: &str, columns: usize, expected: &str| assert_eq!(cut(text, columns), expected, "{columns}");
+        check("running · 5", 20, "running · 5");
+        check("running · 5", 13, "running · 5");
+        check("running · 5", 12, "running ·…");
+        check("ページ · 5", 8, "ペー…");
+        check("running", 0, "…");
     }
 }

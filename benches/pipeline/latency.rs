@@ -187,6 +187,7 @@ fn generate(
         topic: topic.to_owned(),
         key: EventKey::UserId,
         properties: BTreeMap::new(),
+        statistics_interval: None,
         connect_timeout: Duration::from_secs(30),
     };
     let mut producer = EventProducer::connect(config, encode_event as fn(&ClickEvent, &mut Vec<u8>))?;

@@ -153,10 +153,11 @@ fn run_bare(broker: &Broker, filled: &Filled) -> Result<Taken, Box<dyn Error>> {
 pub fn read_bare(brokers: &str, topic_and_ends: &[String]) -> Result<(), Box<dyn Error>> {
     let [topic, ends @ ..] = topic_and_ends else { return Err("which topic?".into()) };
     let ends: Vec<i64> = ends.iter().map(|end| end.parse()).collect::<Result<_, _>>()?;
-    let connection = Connection { brokers: brokers.to_owned(), properties: Properties::default() };
+    let connection =
+        Connection { brokers: brokers.to_owned(), properties: Properties::default(), statistics_interval: None };
     let partitions = KafkaPartitions::new(connection, topic.clone(), monotonic_clock())?;
     let start = JobStart::fresh(ends.len() as i32);
-    let mut readers = partitions.open(&start, &start.input, Waker::default())?;
+    let mut readers = partitions.open(0, &start, &start.input, Waker::default())?;
     let decoder = Decoder::default();
     let mut pages: HashMap<Box<str>, [u64; 5], FixedState> = HashMap::with_hasher(FixedState::default());
     let mut undecodable = 0;

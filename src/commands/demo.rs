@@ -176,7 +176,7 @@ fn show(voice: Voice, status: Arc<Status>, windows: Arc<Windows>) -> Result<Opti
     if voice.quiet || !(voice.json || voice.draws()) {
         return Ok(None);
     }
-    let mut line = JobLine::new(voice, 2);
+    let mut line = JobLine::new(voice);
     let show = move || {
         let last = windows.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         line.show(&json!(status.snapshot()).to_string(), &[last]);

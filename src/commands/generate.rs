@@ -83,6 +83,7 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         topic: config.kafka.events_topic.clone(),
         key: config.generator.key,
         properties: config.kafka.properties.to_map(),
+        statistics_interval: config.kafka.statistics_interval.map(Millis::duration),
         connect_timeout: Duration::from_secs(10),
     };
     let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))

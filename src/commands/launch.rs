@@ -42,7 +42,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop), Arc::new(AtomicBool::new(true)))?;
-    let line = Arc::new(Mutex::new(JobLine::new(launch.voice, 1)));
+    let line = Arc::new(Mutex::new(JobLine::new(launch.voice)));
     let mut backoff = BACKOFF;
     let mut restarts = 0;
     loop {

@@ -5,10 +5,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::HumanCount;
-
 use super::repeating::Repeating;
-use super::status_line::{Voice, bytes, number, span};
+use super::status_line::{Voice, bytes, grouped, number, span};
 use crate::exit::{Exit, Failure};
 use crate::terminal::StatusLines;
 use crate::work::Work;
@@ -68,7 +66,7 @@ impl Teller {
             return;
         }
         if self.draws {
-            self.drawn.get_or_insert_with(|| StatusLines::new(1)).show(&[text()]);
+            self.drawn.get_or_insert_default().show(&[text()]);
         } else if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
             self.said = Some(Instant::now());
             // Nobody is left to be told if that fails.
@@ -105,7 +103,7 @@ fn text(name: &str, done: u64, total: u64, per_second: f64, unit: Unit) -> Strin
     let (amounts, rate) = match unit {
         Unit::Bytes => (format!("{} of {}", bytes(done), bytes(total)), format!("{}/s", bytes(per_second as u64))),
         Unit::Records => {
-            (format!("{} of {} records", HumanCount(done), HumanCount(total)), format!("{}/s", number(per_second)))
+            (format!("{} of {} records", grouped(done), grouped(total)), format!("{}/s", number(per_second)))
         }
     };
     let mut text = format!("{name} · {percent} % · {amounts} · {rate}");

@@ -102,6 +102,7 @@ struct Files {
 impl OpenPartitions for Files {
     fn open(
         &self,
+        _worker: usize,
         _start: &JobStart,
         cuts: &[PartitionCut],
         _waker: Waker,

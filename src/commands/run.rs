@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use clicktide_dataflows::time::{Tick, Windows};
+
 use crate::checkpoint::choose::{find_probe, put_probe};
 use crate::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequests};
 use crate::checkpoint::restore::Restore;
@@ -18,7 +20,8 @@ use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
 use crate::committer::{CommitEpoch, CommitError};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::http::{self, JobSite, JobStore, ProcessIdentity, Server, Site, Status, View};
+use crate::http::{self, ClosedWindow, JobSite, JobStore, ProcessIdentity, Server, Site, Status, View, ViewLimits};
+use crate::kafka::history::{HistorySettings, PastWindow, read_history};
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job};
 use crate::observe::Observer;
@@ -131,6 +134,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         }
         None => None,
     };
+    site.read_history(config, start.committed_through);
     site.status.set_phase(if start.committed_through.is_some() { Phase::Replaying } else { Phase::Running });
     running.store(true, Ordering::Relaxed);
 
@@ -342,6 +346,36 @@ impl JobSiteParts {
         self.status.set_heard_from(move || heartbeats.ages().collect());
     }
 
+    /// Reads the last windows of earlier runs again, on a thread of its own, for those who look at the view. That it can't be
+    /// done is said and holds nothing up.
+    fn read_history(&self, config: &Config, committed_through: Option<Tick>) {
+        let Some((view, through)) = self.view.clone().zip(committed_through) else { return };
+        if config.http.listen.is_none() {
+            return;
+        }
+        let ViewLimits { windows_max, page_rows_max } = view.limits();
+        let connection = config.connection();
+        let settings = HistorySettings {
+            brokers: connection.brokers,
+            properties: connection.properties.to_map(),
+            topic: config.job_topics().results,
+            windows: config.windows(),
+            through,
+            windows_max,
+            records_max: page_rows_max,
+        };
+        let read = move || match read_history(&settings) {
+            Ok(windows) => {
+                tracing::info!(windows = windows.len(), "the last windows are read again, for the dashboard");
+                view.restore(windows.into_iter().map(|window| past_window(window, &settings.windows)).collect());
+            }
+            Err(error) => tracing::warn!(%error, "the dashboard has no history: the results can't be read again"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("history".to_owned()).spawn(read) {
+            tracing::warn!(%error, "the dashboard has no history: no thread can be started");
+        }
+    }
+
     /// Serves, unless the configuration says `off`. The store is there if the job takes checkpoints.
     ///
     /// # Errors
@@ -370,4 +404,11 @@ impl JobSiteParts {
         tracing::info!(address = %server.address(), "HTTP");
         Ok(Some(server))
     }
+}
+
+/// A window of an earlier run, for the view.
+fn past_window(window: PastWindow, windows: &Windows) -> ClosedWindow {
+    let PastWindow { end, pages } = window;
+    let window_start = end.0.saturating_sub(windows.size_ms());
+    ClosedWindow { window_start, window_end: end.0, close_to_commit_ms: None, pages }
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use indicatif::{DecimalBytes, HumanCount};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -60,10 +59,9 @@ impl ClusterState {
         }));
         parts.extend(self.committed_window_end_ms.map(|end_ms| format!("last tick {}", time_of_day(end_ms))));
         if self.phase != "starting" {
-            let count = |count: u64| HumanCount(count).to_string();
-            parts.extend(self.lag_records.map(|lag| format!("lag {}", count(lag.unsigned_abs()))));
-            parts.push(format!("late {}", count(self.late)));
-            parts.push(format!("rejected {}", count(self.rejected_total)));
+            parts.extend(self.lag_records.map(|lag| format!("lag {}", grouped(lag.unsigned_abs()))));
+            parts.push(format!("late {}", grouped(self.late)));
+            parts.push(format!("rejected {}", grouped(self.rejected_total)));
         }
         parts.extend(self.run.clone());
         parts.join(" · ")
@@ -84,9 +82,9 @@ pub struct JobLine {
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 impl JobLine {
-    /// Draws so many lines, the first of which is the job's state, where lines can be drawn.
-    pub fn new(voice: Voice, lines: usize) -> Self {
-        let drawn = voice.draws().then(|| StatusLines::new(lines));
+    /// Says that the job starts, where lines can be drawn.
+    pub fn new(voice: Voice) -> Self {
+        let drawn = voice.draws().then(StatusLines::default);
         if let Some(drawn) = &drawn {
             drawn.show(&["starting"]);
         }
@@ -132,16 +130,30 @@ pub fn say(line: &str) {
 
 /// A number of which nobody needs more than this: `0.5`, `12`, `1,234`.
 pub fn number(value: f64) -> String {
-    if value > 0.0 && value < 10.0 {
-        format!("{value:.1}")
-    } else {
-        HumanCount(value.max(0.0).round() as u64).to_string()
-    }
+    if value > 0.0 && value < 10.0 { format!("{value:.1}") } else { grouped(value.max(0.0).round() as u64) }
 }
 
-/// So many bytes: `1.50 MB`.
+/// A number with its digits in groups of three: `1,234,567`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many bytes, in thousands: `1.50 MB`.
 pub fn bytes(count: u64) -> String {
-    DecimalBytes(count).to_string()
+    let units = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    let thousands = (count.max(1).ilog10() / 3) as usize;
+    match thousands.checked_sub(1) {
+        None => format!("{count} B"),
+        Some(unit) => format!("{:.2} {}", count as f64 / 1_000_f64.powi(thousands as i32), units[unit]),
+    }
 }
 
 /// A length of time in the two units that matter: `0.8 s`, `31 s`, `2 min 5 s`, `3 h 2 min`, `4 d 1 h`.
@@ -210,6 +222,13 @@ mod tests {
         check(12.4, "12");
         check(1_234.5, "1,235");
         check(f64::NAN, "0");
+        let check =
+            |count: u64, number: &str, size: &str| assert_eq!((&*grouped(count), &*bytes(count)), (number, size));
+        check(0, "0", "0 B");
+        check(999, "999", "999 B");
+        check(1_000, "1,000", "1.00 kB");
+        check(1_234_567, "1,234,567", "1.23 MB");
+        check(u64::MAX, "18,446,744,073,709,551,615", "18.45 EB");
         assert_eq!(time_of_day(-1), "23:59:59Z");
     }
 }

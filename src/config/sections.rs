@@ -52,6 +52,9 @@ pub struct Kafka {
     pub lost_after: Millis,
     /// How often it is looked whether the events topic has more partitions than the job reads.
     pub partitions_check_every: Millis,
+    /// How often the clients say how they are, for the metrics; off: never.
+    #[serde(with = "or_off")]
+    pub statistics_interval: Option<Millis>,
     /// Any further properties of librdkafka, for all clients.
     #[serde(skip_serializing)]
     pub properties: Properties,
@@ -257,6 +260,7 @@ impl Default for Kafka {
             transaction_timeout: Millis(15_000),
             lost_after: Millis(20_000),
             partitions_check_every: Millis(30_000),
+            statistics_interval: Some(Millis(5_000)),
             properties: Properties::default(),
         }
     }

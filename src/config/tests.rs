@@ -63,6 +63,7 @@ fn variables() {
             ("CLICKTIDE_GENERATOR__BALANCED_PARTITIONS", "6"),
             ("CLICKTIDE_HTTP__LISTEN", "off"),
             ("CLICKTIDE_WINDOWS__IDLE_TIMEOUT", "off"),
+            ("CLICKTIDE_KAFKA__STATISTICS_INTERVAL", "off"),
             ("CLICKTIDE_WINDOWS__OFFSET", "-3s"),
             ("CLICKTIDE_CLUSTER__WORKERS", "3"),
             ("CLICKTIDE_CLUSTER__HOSTS", "7"),
@@ -78,6 +79,7 @@ fn variables() {
     assert!(config.generator.burst.enabled && config.dead_letters.late);
     assert_eq!(config.generator.balanced_partitions, Some(6));
     assert_eq!((config.http.listen, config.windows.idle_timeout), (None, None));
+    assert_eq!(config.kafka.statistics_interval, None);
     assert_eq!((config.windows.offset, config.cluster.workers), (Millis(-3_000), 3));
     // Texts that look like numbers stay what they are.
     assert_eq!((config.cluster.hosts, config.job.name.as_str()), (Some("7".into()), "42"));
@@ -122,6 +124,14 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file(
         "kafka.transaction_timeout = \"20m\"",
         "kafka.transaction_timeout = 20m (file FILE): must be between 1s and 15m",
+    );
+    file(
+        "kafka.statistics_interval = \"99ms\"",
+        "kafka.statistics_interval = 99ms (file FILE): must be between 100ms and 1d",
+    );
+    file(
+        "kafka.properties.\"statistics.interval.ms\" = 1000",
+        "kafka.properties.statistics.interval.ms = \"1000\" (file FILE): must be given as kafka.statistics_interval",
     );
     file("kafka.properties.acks = 1", "kafka.properties.acks = \"1\" (file FILE): must be left to Clicktide");
     file(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Config;
+use super::{Config, Kafka};
 use crate::kafka::admin::TopicSpec;
 use crate::kafka::client::Connection;
 use crate::millis::Millis;
@@ -13,7 +13,8 @@ const SEGMENT_MS_MIN: i64 = 60_000;
 impl Config {
     /// How to reach the brokers.
     pub fn connection(&self) -> Connection {
-        Connection { brokers: self.kafka.brokers.clone(), properties: self.kafka.properties.clone() }
+        let Kafka { brokers, properties, statistics_interval, .. } = self.kafka.clone();
+        Connection { brokers, properties, statistics_interval: statistics_interval.map(Millis::duration) }
     }
 
     /// The topics that the job uses, as they should be: events, results, dead letters, progress.

@@ -51,8 +51,9 @@ pub(super) fn validate(config: &Config) -> Verdict {
     config.generator.validate().map_err(refused)
 }
 
-/// Properties that the clients set themselves, because delivery exactly once rests on them, and what there is instead.
-const OWN_PROPERTIES: [(&str, &str); 14] = [
+/// Properties that the clients set themselves, because delivery exactly once or the metrics rest on them, and what there
+/// is instead.
+const OWN_PROPERTIES: [(&str, &str); 15] = [
     ("bootstrap.servers", "given as kafka.brokers"),
     ("metadata.broker.list", "given as kafka.brokers"),
     ("transactional.id", "given as job.name"),
@@ -67,6 +68,7 @@ const OWN_PROPERTIES: [(&str, &str); 14] = [
     ("auto.offset.reset", "left to Clicktide"),
     ("partitioner", "left to Clicktide"),
     ("enable.partition.eof", "left to Clicktide"),
+    ("statistics.interval.ms", "given as kafka.statistics_interval"),
 ];
 
 impl Kafka {
@@ -92,6 +94,10 @@ impl Kafka {
         millis("kafka.transaction_timeout", self.transaction_timeout, Millis(1_000), Millis(15 * 60_000))?;
         millis("kafka.lost_after", self.lost_after, Millis(3_000), Millis(86_400_000))?;
         millis("kafka.partitions_check_every", self.partitions_check_every, Millis(1_000), Millis(86_400_000))?;
+        if let Some(interval) = self.statistics_interval {
+            // librdkafka allows no longer one.
+            millis("kafka.statistics_interval", interval, Millis(100), Millis(86_400_000))?;
+        }
         for (property, instead) in OWN_PROPERTIES {
             if let Some(value) = self.properties.get(property) {
                 return refuse(format!("kafka.properties.{property}"), format!("{value:?}"), instead);

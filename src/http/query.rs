@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::limits::{FILTER_CHARS_MAX, NUMBER_MAX, PAGE_KEY_BYTES_MAX, ROWS_DEFAULT, ROWS_MAX};
 use super::problem::Problem;
+use super::view::rate;
 
 /// What pages are sorted by: a field of the result. Pages that are equal in it are in the order of their keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -33,6 +34,8 @@ pub enum PageSort {
     ClickCount,
     /// Purchases.
     ConversionCount,
+    /// Purchases per view; pages without views come after those without purchases.
+    ConversionRate,
     /// Share of engaged sessions.
     EngagementRate,
     /// Share of bounced sessions.
@@ -83,6 +86,7 @@ impl PageSelection {
             PageSort::UniqueUsers => a.unique_users.cmp(&b.unique_users),
             PageSort::ClickCount => a.click_count.cmp(&b.click_count),
             PageSort::ConversionCount => a.conversion_count.cmp(&b.conversion_count),
+            PageSort::ConversionRate => conversion_rate(a).total_cmp(&conversion_rate(b)),
             PageSort::EngagementRate => a.engagement_rate.total_cmp(&b.engagement_rate),
             PageSort::BounceRate => a.bounce_rate.total_cmp(&b.bounce_rate),
             PageSort::AvgSessionDuration => a.avg_session_duration.total_cmp(&b.avg_session_duration),
@@ -93,6 +97,10 @@ impl PageSelection {
         };
         ordered.then_with(|| a.page_url.cmp(&b.page_url))
     }
+}
+
+fn conversion_rate(page: &PageAnalytics) -> f64 {
+    rate(page.conversion_count, page.view_count).unwrap_or(-1.0)
 }
 
 /// The parameters of a request for the pages of a window.
@@ -322,7 +330,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
     }
 }
 
-fn rows_default() -> usize {
+pub(super) fn rows_default() -> usize {
     ROWS_DEFAULT
 }
 

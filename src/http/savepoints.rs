@@ -67,7 +67,10 @@ pub(super) async fn take(
     let problem = |status, detail: &str| Problem::new(status, detail);
     let name = names::savepoint(&asked.name).map_err(|error| Problem::bad_request(error.to_string()))?;
     let Some(requests) = requests else {
-        return Err(problem(StatusCode::CONFLICT, "the job takes no checkpoints: checkpoints.store is \"off\""));
+        return Err(problem(
+            StatusCode::CONFLICT,
+            "the job takes no checkpoints: checkpoints.store is \"off\", or this is the demo",
+        ));
     };
     let (reply, taken) = oneshot::channel();
     // Who asked may be gone when the answer comes.

@@ -107,7 +107,13 @@ const RATE_SECONDS: usize = 10;
 struct Partition {
     status: PartitionStatus,
     /// Of a partition that this process reads: the others export their own.
-    gauges: Option<(Gauge, Gauge)>,
+    gauges: Option<PartitionGauges>,
+}
+
+struct PartitionGauges {
+    watermark: Gauge,
+    lag: Gauge,
+    idle: Gauge,
 }
 
 struct HeardWorker {
@@ -223,12 +229,16 @@ impl Status {
         if !own {
             return;
         }
-        let (watermark, lag) = partition.gauges.get_or_insert_with(|| {
-            let label = status.partition.to_string();
-            let watermark = gauge!(names::PARTITION_WATERMARK, "partition" => label.clone());
-            (watermark, gauge!(names::CONSUMER_LAG, "partition" => label))
+        let PartitionGauges { watermark, lag, idle } = partition.gauges.get_or_insert_with(|| {
+            let gauge = |name| gauge!(name, "partition" => status.partition.to_string());
+            PartitionGauges {
+                watermark: gauge(names::PARTITION_WATERMARK),
+                lag: gauge(names::CONSUMER_LAG),
+                idle: gauge(names::IDLE),
+            }
         });
         lag.set(status.lag_records() as f64);
+        idle.set(f64::from(u8::from(status.idle)));
         if let Some(watermark_ms) = status.watermark_ms {
             watermark.set(seconds(watermark_ms));
         }
@@ -260,8 +270,10 @@ impl Status {
         }
     }
 
-    /// Remembers how many events there are now, for their rates. The HTTP server calls it once a second.
+    /// Remembers how many events there are now, for their rates, and exports what changes by itself. The HTTP server calls it
+    /// once a second.
     pub fn sample(&self) {
+        self.export_signs_of_life();
         let now_ms = self.uptime_ms();
         let mut samples = lock(&self.samples);
         for (process, (_, events)) in self.reports_by_process() {
@@ -270,6 +282,22 @@ impl Status {
             if samples.len() > RATE_SECONDS + 1 {
                 samples.pop_front();
             }
+        }
+    }
+
+    fn export_signs_of_life(&self) {
+        let now = self.phase();
+        for phase in Phase::ALL {
+            gauge!(names::PHASE, "phase" => phase.label()).set(f64::from(u8::from(phase == now)));
+        }
+        let (uptime_ms, first_own) = (self.uptime_ms(), self.identity.process * self.identity.workers);
+        for (index, stepped_ms) in self.stepped_ms().enumerate() {
+            let Some(stepped_ms) = stepped_ms else { continue };
+            let age_s = uptime_ms.saturating_sub(stepped_ms) as f64 / 1000.0;
+            gauge!(names::WORKER_STEP_AGE, "worker" => (first_own + index).to_string()).set(age_s);
+        }
+        for (process, age) in self.heard() {
+            gauge!(names::HEARTBEAT_AGE, "process" => process.to_string()).set(age.as_secs_f64());
         }
     }
 

@@ -186,9 +186,9 @@ pub struct SelectedPages<'a> {
 impl KeptWindow {
     fn new(window: ClosedWindow, page_rows_max: usize) -> KeptWindow {
         let ClosedWindow { window_start, window_end, close_to_commit_ms, mut pages } = window;
-        let totals = Totals::of(&pages);
         let by_views = PageSelection::default();
         pages.sort_unstable_by(|a, b| by_views.compare(a, b));
+        let totals = Totals::of(&pages);
         pages.truncate(page_rows_max);
         let pages_kept = pages.len();
         let summary = WindowSummary { window_start, window_end, close_to_commit_ms, totals, pages_kept };

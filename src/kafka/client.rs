@@ -18,6 +18,8 @@ pub struct Connection {
     pub brokers: String,
     /// Further properties of librdkafka.
     pub properties: Properties,
+    /// How often the clients of a running job say how they are, for the metrics; none: never.
+    pub statistics_interval: Option<Duration>,
 }
 
 /// Why something could not be done with Kafka.
@@ -286,7 +288,11 @@ mod tests {
     use super::*;
 
     fn connection(properties: &[(&str, &str)]) -> Connection {
-        Connection { brokers: "127.0.0.1:1".into(), properties: properties.iter().copied().collect() }
+        Connection {
+            brokers: "127.0.0.1:1".into(),
+            properties: properties.iter().copied().collect(),
+            statistics_interval: None,
+        }
     }
 
     #[test]

@@ -9,11 +9,13 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Cause, Connection, LogContext, cause_of};
 use super::describe;
 use super::progress::read_generation;
+use super::statistics::{self, ClientMetrics};
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::progress::{JobState, Progress};
@@ -78,7 +80,11 @@ impl Deliveries {
     }
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn stats(&self, statistics: Statistics) {
+        ClientMetrics::of("committer").record(&statistics);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -155,6 +161,7 @@ impl KafkaCommitter {
         ] {
             config.set(property, value);
         }
+        statistics::every(&mut config, connection.statistics_interval);
         let failed = |error: KafkaError| CommitError::Failed(describe(&error));
         let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(failed)?;
         let producer = Arc::new(producer);
@@ -242,7 +249,7 @@ impl KafkaCommitter {
     /// leave the job to. And a run that was itself paused for so long that it has lost its patience, whatever it has not
     /// been told yet, must not be started again to fence the one that took over.
     fn another_has_begun(&self, patience: Duration) -> bool {
-        let Connection { brokers, properties } = &self.connection;
+        let Connection { brokers, properties, .. } = &self.connection;
         let deadline = Instant::now() + patience;
         loop {
             match read_generation(brokers, &properties.to_map(), &self.topics.progress, ANSWER) {
@@ -392,10 +399,12 @@ impl CommitEpoch for KafkaCommitter {
     fn commit(&mut self, epoch: &Epoch) -> Result<(), CommitError> {
         epoch.record_in(&mut self.progress);
         let mut payload = std::mem::take(&mut self.payload);
+        let mut result_bytes = 0;
         let outcome = self.transaction(|committer| {
             for result in epoch.windows.iter().flat_map(|window| &window.results) {
                 payload.clear();
                 encode_page_analytics(result, &mut payload);
+                result_bytes += result.page_url.len() + payload.len();
                 committer.send(BaseRecord::to(&committer.topics.results).key(&result.page_url).payload(&payload))?;
             }
             for letter in &epoch.dead_letters {
@@ -415,6 +424,7 @@ impl CommitEpoch for KafkaCommitter {
         };
         metrics::counter!(crate::metrics::TRANSACTIONS, "outcome" => label).increment(1);
         outcome?;
+        metrics::counter!(crate::metrics::RESULT_BYTES).increment(result_bytes as u64);
         metrics::counter!(crate::metrics::DEAD_LETTERS).increment(epoch.dead_letters.len() as u64);
         self.show_positions();
         Ok(())

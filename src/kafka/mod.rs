@@ -7,6 +7,7 @@ pub mod audit;
 pub mod client;
 pub mod committer;
 pub mod embedded;
+pub mod history;
 pub mod probe;
 pub mod producer;
 pub mod progress;
@@ -15,6 +16,7 @@ mod queue;
 pub mod scan;
 pub mod source;
 pub mod start;
+mod statistics;
 mod topic_id;
 pub mod watch;
 

@@ -12,6 +12,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::statistics::Statistics;
 
+use super::statistics::ClientMetrics;
 use crate::event::ClickEvent;
 use crate::generator::send::{Admission, Deliveries, SendEvent};
 use crate::generator::settings::EventKey;
@@ -27,6 +28,8 @@ pub struct ProducerConfig {
     pub key: EventKey,
     /// Further properties of librdkafka, which win over those set here but for the brokers and the interval of statistics. May hold secrets, so they are not printed.
     pub properties: BTreeMap<String, String>,
+    /// How often the metrics are brought up to date with what the client says of itself; none: never.
+    pub statistics_interval: Option<Duration>,
     /// How long to look for the brokers and the topic before giving up.
     pub connect_timeout: Duration,
 }
@@ -139,7 +142,14 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
         let origin = Instant::now();
         let deliveries = Arc::new(Mutex::new(Deliveries::default()));
         let (ready, is_ready) = mpsc::channel();
-        let context = DeliveryCounter { origin, deliveries: Arc::clone(&deliveries), ready: Mutex::new(Some(ready)) };
+        let context = DeliveryCounter {
+            origin,
+            deliveries: Arc::clone(&deliveries),
+            ready: Mutex::new(Some(ready)),
+            metrics: ClientMetrics::of("generator"),
+            statistics_interval: config.statistics_interval,
+            measured: Mutex::default(),
+        };
         let producer: ThreadedProducer<DeliveryCounter> =
             client.create_with_context(context).map_err(|source| match source {
                 KafkaError::ClientConfig(_, _, property, _) => ProducerError::Property { property },
@@ -224,6 +234,23 @@ struct DeliveryCounter {
     deliveries: Arc<Mutex<Deliveries>>,
     /// Told once that the producer has its id.
     ready: Mutex<Option<Sender<()>>>,
+    metrics: ClientMetrics,
+    statistics_interval: Option<Duration>,
+    /// When the metrics were brought up to date last.
+    measured: Mutex<Option<Instant>>,
+}
+
+impl DeliveryCounter {
+    /// Whether it is time to bring the metrics up to date again.
+    fn measure(&self) -> bool {
+        let Some(interval) = self.statistics_interval else { return false };
+        let mut measured = lock(&self.measured);
+        let due = measured.is_none_or(|measured| measured.elapsed() >= interval);
+        if due {
+            *measured = Some(Instant::now());
+        }
+        due
+    }
 }
 
 impl ClientContext for DeliveryCounter {
@@ -240,12 +267,16 @@ impl ClientContext for DeliveryCounter {
 
     fn stats_raw(&self, statistics: &[u8]) {
         let mut ready = lock(&self.ready);
-        if ready.is_none() {
+        let measure = self.measure();
+        if ready.is_none() && !measure {
             return;
         }
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        if measure {
+            self.metrics.record(&statistics);
+        }
         // librdkafka has no call for this, but its statistics say so: the first state in which the producer may send is this one.
-        let eos = serde_json::from_slice::<Statistics>(statistics).ok().and_then(|statistics| statistics.eos);
-        if eos.is_some_and(|eos| eos.idemp_state == "Assigned") {
+        if statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned") {
             // Nobody may be waiting any more, which is as well.
             _ = ready.take().map(|ready| ready.send(()));
         }
@@ -303,6 +334,7 @@ mod tests {
             brokers,
             topic: TOPIC.to_owned(),
             key,
+            statistics_interval: None,
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             connect_timeout: Duration::from_secs(30),
         }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-use super::client::{Connection, LogContext};
+use super::client::Connection;
 use super::describe;
 use super::queue::PartitionQueue;
+use super::statistics::{self, ClientMetrics, MeasuredContext};
 use crate::ingest::Record;
 use crate::pipeline::{NowMs, OpenPartitions, Waker};
 use crate::progress::{JobStart, PartitionCut};
@@ -34,7 +35,7 @@ impl KafkaPartitions {
         Ok(KafkaPartitions { connection, topic, ends })
     }
 
-    fn consumer(&self, partitions: usize) -> Result<BaseConsumer<LogContext>, String> {
+    fn consumer(&self, worker: usize, partitions: usize) -> Result<BaseConsumer<MeasuredContext>, String> {
         let mut config = self.connection.client_config().map_err(|e| e.to_string())?;
         // What is fetched ahead, for each partition: much in a backlog, and never more than the whole may take.
         let prefetch_kib = (PREFETCH_KIB / partitions.max(1)).clamp(256, 8_192).to_string();
@@ -55,7 +56,9 @@ impl KafkaPartitions {
                 config.set(property, value);
             }
         }
-        config.create_with_context(LogContext).map_err(|e| describe(&e))
+        statistics::every(&mut config, self.connection.statistics_interval);
+        let metrics = ClientMetrics::of(format!("source-{worker}"));
+        config.create_with_context(MeasuredContext(metrics)).map_err(|e| describe(&e))
     }
 }
 
@@ -63,7 +66,13 @@ impl KafkaPartitions {
 const PREFETCH_KIB: usize = 64 << 10;
 
 impl OpenPartitions for KafkaPartitions {
-    fn open(&self, start: &JobStart, cuts: &[PartitionCut], waker: Waker) -> Result<Vec<SourcePartition>, SourceError> {
+    fn open(
+        &self,
+        worker: usize,
+        start: &JobStart,
+        cuts: &[PartitionCut],
+        waker: Waker,
+    ) -> Result<Vec<SourcePartition>, SourceError> {
         if cuts.is_empty() {
             return Ok(Vec::new());
         }
@@ -73,14 +82,14 @@ impl OpenPartitions for KafkaPartitions {
             position: cut.replay_from,
             reason,
         };
-        let consumer = Arc::new(self.consumer(cuts.len()).map_err(|reason| error(&cuts[0], reason))?);
+        let consumer = Arc::new(self.consumer(worker, cuts.len()).map_err(|reason| error(&cuts[0], reason))?);
+        self.ends.serve(&consumer);
         let open = |cut: &PartitionCut| {
             let queue = PartitionQueue::start(&consumer, &self.topic, cut.partition, cut.replay_from, waker.clone())
                 .map_err(|reason| error(cut, reason))?;
             let shown = Arc::new(AtomicI64::new(cut.replay_from));
             self.ends.watch(cut.partition, Arc::clone(&shown));
             let reader = KafkaPartition {
-                consumer: Arc::clone(&consumer),
                 queue,
                 topic: self.topic.clone(),
                 partition: cut.partition,
@@ -96,8 +105,7 @@ impl OpenPartitions for KafkaPartitions {
 
 /// One partition of a topic, read in the order of its offsets, transactions committed.
 struct KafkaPartition {
-    consumer: Arc<BaseConsumer<LogContext>>,
-    queue: PartitionQueue<LogContext>,
+    queue: PartitionQueue<MeasuredContext>,
     topic: String,
     partition: i32,
     position: i64,
@@ -108,12 +116,6 @@ struct KafkaPartition {
 
 impl ReadPartition for KafkaPartition {
     fn read(&mut self, limit: usize, each: &mut dyn FnMut(&Record<'_>)) -> Result<(), SourceError> {
-        // Serves the client's own events: errors, which librdkafka retries by itself, and its log.
-        while let Some(event) = self.consumer.poll(Duration::ZERO) {
-            if let Err(error) = event {
-                tracing::warn!(topic = self.topic, %error, "Kafka client");
-            }
-        }
         let mut failed = None;
         let position = &mut self.position;
         self.queue.consume(limit, |message| match message.error {
@@ -194,6 +196,8 @@ fn advice(code: RDKafkaErrorCode) -> &'static str {
 /// Where the partitions of a topic end, asked again and again.
 struct LogEnds {
     partitions: Mutex<BTreeMap<i32, Watched>>,
+    /// The clients that read them, as long as there are any.
+    readers: Mutex<Vec<Weak<BaseConsumer<MeasuredContext>>>>,
     now_ms: NowMs,
     stop: AtomicBool,
 }
@@ -216,12 +220,20 @@ impl LogEnds {
         let mut config = connection.client_config().map_err(|e| e.to_string())?;
         // With read_committed the answer would be the last stable offset, and say nothing of open transactions.
         config.set("isolation.level", "read_uncommitted");
-        let consumer: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(|e| describe(&e))?;
-        let ends = Arc::new(LogEnds { partitions: Mutex::default(), now_ms, stop: AtomicBool::new(false) });
+        statistics::every(&mut config, connection.statistics_interval);
+        let metrics = ClientMetrics::of("log-ends");
+        let consumer = config.create_with_context(MeasuredContext(metrics)).map_err(|e| describe(&e))?;
+        let ends = Arc::new(LogEnds {
+            partitions: Mutex::default(),
+            readers: Mutex::default(),
+            now_ms,
+            stop: AtomicBool::new(false),
+        });
         let asking = Arc::downgrade(&ends);
         let topic = topic.to_owned();
         let ask = move || {
             while let Some(ends) = asking.upgrade().filter(|ends| !ends.stop.load(Ordering::Relaxed)) {
+                ends.serve_readers(&topic);
                 let all = ends.ask(&consumer, &topic);
                 drop(ends);
                 std::thread::sleep(if all { ASK_EVERY } else { ASK_FIRST_EVERY });
@@ -236,6 +248,23 @@ impl LogEnds {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the events of a client served from now on, whether its worker reads or waits.
+    fn serve(&self, reader: &Arc<BaseConsumer<MeasuredContext>>) {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(reader));
+    }
+
+    /// Serves the clients' own events: their statistics, and errors, which librdkafka retries by itself.
+    fn serve_readers(&self, topic: &str) {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for reader in readers.iter().filter_map(Weak::upgrade) {
+            while let Some(event) = reader.poll(Duration::ZERO) {
+                if let Err(error) = event {
+                    tracing::warn!(topic, %error, "Kafka client");
+                }
+            }
+        }
+    }
+
     fn watch(&self, partition: i32, position: Arc<AtomicI64>) {
         self.partitions().insert(partition, Watched { position, end: None, unanswered: false });
     }
@@ -245,7 +274,7 @@ impl LogEnds {
     }
 
     /// Asks for every partition; returns whether all have been answered for.
-    fn ask(&self, consumer: &BaseConsumer<LogContext>, topic: &str) -> bool {
+    fn ask(&self, consumer: &BaseConsumer<MeasuredContext>, topic: &str) -> bool {
         while consumer.poll(Duration::ZERO).is_some() {}
         let partitions: Vec<i32> = self.partitions().keys().copied().collect();
         for &partition in &partitions {

@@ -462,7 +462,13 @@ impl Readers {
 struct Opening(Arc<Readers>);
 
 impl OpenPartitions for Opening {
-    fn open(&self, start: &JobStart, cuts: &[PartitionCut], waker: Waker) -> Result<Vec<SourcePartition>, SourceError> {
+    fn open(
+        &self,
+        _worker: usize,
+        start: &JobStart,
+        cuts: &[PartitionCut],
+        waker: Waker,
+    ) -> Result<Vec<SourcePartition>, SourceError> {
         let open = |cut: &PartitionCut| {
             let known = Known {
                 fetched: cut.replay_from,

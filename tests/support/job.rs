@@ -155,10 +155,16 @@ impl Job {
 
     /// The generator; without a duration it goes on until it is dropped.
     pub fn generate(&self, rate: u32, duration: Option<&str>) -> Process {
+        self.generate_by(&self.brokers, rate, duration, &[])
+    }
+
+    /// The generator, by another way to the brokers and with further flags.
+    pub fn generate_by(&self, brokers: &str, rate: u32, duration: Option<&str>, flags: &[&str]) -> Process {
         let mut args = vec!["generate".to_owned(), format!("--rate={rate}"), "--json".to_owned()];
         args.extend(duration.map(|duration| format!("--duration={duration}")));
         args.extend(["--users=200", "--pages=20", "--set=generator.http_listen=off"].map(str::to_owned));
-        args.extend(self.topic_flags(&self.brokers));
+        args.extend(self.topic_flags(brokers));
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         Process::start("generator", self.dir(), args)
     }
 

@@ -5,8 +5,10 @@
 
 pub mod chance;
 pub mod job;
+pub mod monitoring;
 pub mod proxy;
 pub mod topics;
+pub mod tty;
 pub mod watched;
 
 use std::ffi::OsStr;
@@ -31,14 +33,26 @@ pub fn python() -> Option<PathBuf> {
     required("CLICKTIDE_PYTHON", false).map(PathBuf::from)
 }
 
+/// Chromium, for the tests of the dashboard. Without one they are skipped, which `scripts/test` reports, or fail if
+/// `CLICKTIDE_REQUIRE_BROWSER=1`.
+pub fn chromium() -> Option<PathBuf> {
+    required("CLICKTIDE_CHROMIUM", std::env::var("CLICKTIDE_REQUIRE_BROWSER").is_ok_and(|value| value == "1"))
+        .map(PathBuf::from)
+}
+
 fn required(variable: &str, or_fail: bool) -> Option<String> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
     if value.is_none() {
         assert!(!or_fail, "{variable} is not set");
-        // Not by eprintln!, which the test harness keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {}: {variable} is not set", test_name());
+        skipped(&format!("{variable} is not set"));
     }
     value
+}
+
+/// Says, for `scripts/test` to report, that the running test is skipped.
+pub fn skipped(why: &str) {
+    // Not by eprintln!, which the test harness keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {}: {why}", test_name());
 }
 
 /// The name of the running test, which is that of its thread.
@@ -220,6 +234,13 @@ impl Broker {
     /// The same on this port, for those that name it in their settings.
     pub fn start_on(dir: &Path, port: u16, settings: &[&str]) -> Broker {
         Broker::start_with(dir, &["--port", &port.to_string()], settings)
+    }
+
+    /// One that also serves its own metrics for Prometheus, and at which address.
+    pub fn start_with_metrics(dir: &Path) -> (Broker, String) {
+        let broker = Broker::start_with(dir, &["--jmx"], &[]);
+        let address = fs::read_to_string(dir.join("jmx")).expect("the metrics' address");
+        (broker, address.trim().to_owned())
     }
 
     fn start_with(dir: &Path, options: &[&str], settings: &[&str]) -> Broker {
