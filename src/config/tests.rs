@@ -127,7 +127,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     );
     file(
         "kafka.statistics_interval = \"99ms\"",
-        "kafka.statistics_interval = 99ms (file FILE): must be between 100ms and 1d",
+        "kafka.statistics_interval = 99ms (file FILE): must be between 100ms and 1day",
     );
     file(
         "kafka.properties.\"statistics.interval.ms\" = 1000",

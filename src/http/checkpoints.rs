@@ -58,7 +58,9 @@ pub(super) struct Checkpoints {
 )]
 pub(super) async fn checkpoints(State(shelf): State<Shelf>) -> Result<Response, Problem> {
     let Some(store) = shelf.store else {
-        return Err(Problem::not_found("the job takes no checkpoints: checkpoints.store is \"off\""));
+        return Err(Problem::not_found(
+            "the job takes no checkpoints: checkpoints.store is \"off\", or this is the demo",
+        ));
     };
     let asked = async {
         // Whoever asks the store holds the lock until it has answered, even if the request is given up before.

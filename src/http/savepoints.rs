@@ -65,10 +65,13 @@ pub(super) async fn take(
     Change(asked): Change<SavepointAsked>,
 ) -> Result<Response, Problem> {
     let problem = |status, detail: &str| Problem::new(status, detail);
-    let Some(requests) = requests else {
-        return Err(problem(StatusCode::CONFLICT, "the job takes no checkpoints: checkpoints.store is \"off\""));
-    };
     let name = names::savepoint(&asked.name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let Some(requests) = requests else {
+        return Err(problem(
+            StatusCode::CONFLICT,
+            "the job takes no checkpoints: checkpoints.store is \"off\", or this is the demo",
+        ));
+    };
     let (reply, taken) = oneshot::channel();
     // Who asked may be gone when the answer comes.
     let reply = Box::new(|outcome| drop(reply.send(outcome)));
