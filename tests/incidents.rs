@@ -12,7 +12,7 @@ use std::process::Command;
 use clicktide::event::ClickEvent;
 use serde_json::{Value, json};
 use support::job::{BOUND_MS, DEADLINE, Job, body, event, now_ms, stop};
-use support::topics::Plain;
+use support::topics::{Plain, Transactions};
 use support::watched::Watched;
 use support::{Broker, Process, brokers, free_port, python};
 
@@ -145,7 +145,7 @@ fn a_hot_page() {
             plain.send(&job.events.name, (number % 3) as i32, Some(&body(&hot)));
         }
         plain.flush();
-        let (_, window) = watched.get("/v1/windows/latest?limit=1")?;
+        let (_, window) = watched.get("/v1/pages?limit=1")?;
         let window: Value = serde_json::from_str(&window).ok()?;
         let top = window["pages"].get(0)?.clone();
         (top["page_url"] == "/page/hot" && number(&top["view_count"]) > 100).then_some(window)
@@ -306,19 +306,29 @@ fn a_hung_peer() {
 fn a_backlog() {
     let Some(brokers) = brokers() else { return };
     let job = Job::new(&brokers, 3);
-    // An hour and a half of event time: a window's results have to be committed for each of its seconds.
-    let (plain, end_ms) = (Plain::new(&brokers), now_ms());
+    // An hour and a half of event time. Most of partition 0 is in a transaction that is still open, so that it stays unread for as
+    // long as anybody likes to look.
+    let (plain, held) = (Plain::new(&brokers), Transactions::new(&brokers));
+    let end_ms = now_ms();
     let begin_ms = end_ms - 5_400_000;
-    for (number, time_ms) in (begin_ms..end_ms).step_by(250).enumerate() {
-        plain.send(&job.events.name, (number % 3) as i32, Some(&body(&event(number as i64, time_ms))));
+    held.begin();
+    for (number, time_ms) in (0..).zip((begin_ms..end_ms).step_by(250)) {
+        let body = body(&event(number, time_ms));
+        match (number % 3) as i32 {
+            0 if time_ms > begin_ms + 600_000 => job.events.produce_at(&held, 0, end_ms, &body),
+            partition => plain.send(&job.events.name, partition, Some(&body)),
+        }
     }
     plain.flush();
-    let (mut process, watched) = watched(&job, &["--set=flow.ticks_ahead=1", "--set=health.lag_records_max=1000"]);
+    held.flush();
+    let (mut process, watched) = watched(&job, &["--set=health.lag_records_max=1000"]);
     let reason = watched.until("it is behind", |watched| watched.failing("/readyz", "caught_up"));
     assert!(reason.contains("records unread in 3 partitions, the limit is 1000"), "{reason}");
     watched.until("event time is behind", |watched| {
-        watched.cluster("/watermark_lag_ms")?.as_i64().filter(|ms| *ms > 600_000)
+        watched.cluster("/watermark_lag_ms")?.as_i64().filter(|ms| *ms > 3_600_000)
     });
+    assert_eq!(watched.cluster("/held_back_by"), Some(json!(0)));
+    held.end();
     watched.until("it has caught up", |watched| (number(&watched.cluster("/lag_records")?) == 0).then_some(()));
     watched.until_ready(&mut process);
     let lag = watched.metric(r#"clicktide_consumer_lag_records{partition="0"}"#);
