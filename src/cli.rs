@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::audit::{self, Audit};
 use crate::commands::checkpoint::{Checkpoint, checkpoint};
+use crate::commands::dead_letters::{DeadLetters, Place, dead_letters};
 use crate::commands::demo::{self, Demo};
 use crate::commands::health::{self, Ask};
 use crate::commands::launch::Launch;
@@ -179,6 +180,14 @@ enum Command {
         #[command(subcommand)]
         command: CheckpointCommand,
     },
+    /// The records that did not count: look at them, and send them back after a fix.
+    DeadLetters {
+        /// The job's name, in place of job.name.
+        #[arg(long, global = true, value_name = "NAME")]
+        name: Option<String>,
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
     /// What is wrong, before a job is started: configuration, brokers, topics, transactions, checkpoint store.
     Check {
         /// The job's name, in place of job.name.
@@ -284,6 +293,44 @@ enum CheckpointCommand {
         /// Where process 0 of the job is asked, in place of http.listen.
         #[arg(long, value_name = "URL")]
         http: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum DeadLettersCommand {
+    /// The last ones, and how many there are of each reason.
+    List {
+        /// Only those of this reason, such as `undecodable`.
+        #[arg(long, value_name = "REASON")]
+        reason: Option<String>,
+        /// List so many at most.
+        #[arg(long, value_name = "NUM", default_value_t = 100)]
+        limit: usize,
+        /// Print them as JSON, one a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One of them, with its bytes: they may hold personal data.
+    Show {
+        /// Where it stands, as in the list: `0/17`.
+        #[arg(value_name = "PARTITION/OFFSET")]
+        place: Place,
+        /// Only write its bytes to standard output.
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Send those of a reason back to the events topic, each to the partition it came from, and each once: asking again sends
+    /// only what has come since.
+    Replay {
+        /// The reason whose cause has been put right.
+        #[arg(long, value_name = "REASON")]
+        reason: String,
+        /// Only say how many would be sent.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print the summary as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -403,7 +450,7 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
                 .add("--burst", "generator.burst.enabled", burst.then_some(true));
         }
         Command::Health { .. } | Command::Topics { .. } => {}
-        Command::Check { name } => {
+        Command::Check { name } | Command::DeadLetters { name, .. } => {
             overrides.add("--name", "job.name", name.as_ref());
         }
         Command::Checkpoint { job, .. } => {
@@ -443,6 +490,14 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
         Command::Generate { json, .. } => generate::generate(voice(json), &config),
         Command::Topics { command: TopicsCommand::Create } => topics::create(&config),
         Command::Topics { command: TopicsCommand::Describe } => topics::describe(&config),
+        Command::DeadLetters { command, .. } => {
+            let what = match command {
+                DeadLettersCommand::List { reason, limit, json } => DeadLetters::List { reason, limit, json },
+                DeadLettersCommand::Show { place, raw } => DeadLetters::Show { place, raw },
+                DeadLettersCommand::Replay { reason, dry_run, json } => DeadLetters::Replay { reason, dry_run, json },
+            };
+            dead_letters(what, &config)
+        }
         Command::Checkpoint { command, .. } => match command {
             CheckpointCommand::List { json } => checkpoint(Checkpoint::List { json }, &config),
             CheckpointCommand::Show { name } => checkpoint(Checkpoint::Show { name }, &config),
@@ -473,6 +528,7 @@ fn log_name(command: &Command, config: &Config) -> String {
         Command::Generate { .. } => "generate",
         Command::Topics { .. } => "topics",
         Command::Checkpoint { .. } => "checkpoint",
+        Command::DeadLetters { .. } => "dead-letters",
         Command::Check { .. } => "check",
         Command::Health { .. } => "health",
         Command::Audit { .. } => "audit",

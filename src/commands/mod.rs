@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod checkpoint;
 mod client;
+pub mod dead_letters;
 pub mod demo;
 pub mod generate;
 pub mod health;

@@ -13,6 +13,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Cause, Connection, LogContext, cause_of};
+use super::dead_letters::headers;
 use super::describe;
 use super::progress::read_generation;
 use super::statistics::{self, ClientMetrics};
@@ -298,15 +299,18 @@ impl KafkaCommitter {
     }
 
     fn send_dead_letter(&self, letter: &DeadLetter) -> Result<(), CommitError> {
-        let header = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
-        let mut headers = header(OwnedHeaders::new(), "reason", &letter.reason);
-        headers = header(headers, "source-topic", &self.topics.events);
-        headers = header(headers, "source-partition", &letter.partition.to_string());
-        headers = header(headers, "source-offset", &letter.offset.to_string());
         let kept = &letter.payload[..letter.payload.len().min(DEAD_LETTER_BYTES_MAX)];
-        if kept.len() < letter.payload.len() {
-            headers = header(headers, "cut-from-bytes", &letter.payload.len().to_string());
-        }
+        let cut = (kept.len() < letter.payload.len()).then(|| letter.payload.len().to_string());
+        let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let said = [
+            (headers::REASON, Some(&letter.reason)),
+            (headers::SOURCE_TOPIC, Some(&self.topics.events)),
+            (headers::SOURCE_PARTITION, Some(&partition)),
+            (headers::SOURCE_OFFSET, Some(&offset)),
+            (headers::CUT_FROM_BYTES, cut.as_ref()),
+        ];
+        let said = said.into_iter().filter_map(|(key, value)| Some(Header { key, value: Some(value?) }));
+        let headers = said.fold(OwnedHeaders::new(), |headers, header| headers.insert(header));
         self.send(BaseRecord::<(), [u8]>::to(&self.topics.dead_letters).payload(kept).headers(headers))
     }
 

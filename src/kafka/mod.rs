@@ -6,6 +6,7 @@ pub mod admin;
 pub mod audit;
 pub mod client;
 pub mod committer;
+pub mod dead_letters;
 pub mod embedded;
 pub mod history;
 pub mod probe;
