@@ -97,6 +97,9 @@ fn looked_at_and_sent_back_once() {
     let (code, refused) = dead_letters(&job, &["show", "first"]);
     assert!(code == Some(2) && refused.contains("PARTITION/OFFSET"), "{refused}");
 
+    let (code, refused) = dead_letters(&job, &["replay", "--reason", "ugly"]);
+    assert!(code == Some(2) && refused.contains("undecodable, empty_user_id"), "{refused}");
+
     let replay = ["replay", "--json", "--reason", "undecodable"];
     let summary = |sent: u64, not_whole: u64| json!({"sent": sent, "not_whole": not_whole, "elsewhere": 0});
     assert_eq!(json_of(&job, &[&replay[..], &["--dry-run"]].concat()), summary(5, 1));

@@ -10,6 +10,8 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::kafka::dead_letters::{Letter, ReplaySettings, read_letters, replay_letters};
 use crate::kafka::probe::reach;
+use crate::source::LATE;
+use crate::validation::Reason;
 
 /// What is done with the dead letters.
 #[derive(Clone, Debug)]
@@ -68,6 +70,13 @@ impl std::str::FromStr for Place {
 /// # Errors
 /// When the topics can't be read or written, or there is no such letter.
 pub fn dead_letters(what: DeadLetters, config: &Config) -> Result<(), Failure> {
+    if let DeadLetters::List { reason: Some(reason), .. } | DeadLetters::Replay { reason, .. } = &what {
+        let known: Vec<&str> = Reason::all().iter().map(Reason::label).chain([LATE]).collect();
+        if !known.contains(&reason.as_str()) {
+            let why = format!("--reason {reason}: there is no such reason; one of {} is", known.join(", "));
+            return Err(Failure::new(Exit::Configuration, why));
+        }
+    }
     // First, as it can say best why nobody answers.
     reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
     match what {
