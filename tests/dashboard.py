@@ -391,6 +391,7 @@ def token(browser, port):
         page.reload()
         has_windows(page)
         assert TOKEN not in page.url and TOKEN not in page.content()
+        expect(page.locator("footer a:visible")).to_have_text(["Readiness"])
 
 
 def main():

@@ -97,6 +97,9 @@ function found() {
   byId("lost").hidden = true;
   document.body.classList.remove("stale");
   setConnection("live", "live");
+  // A link carries no token.
+  const guarded = sessionStorage.getItem("token") !== null;
+  for (const link of document.querySelectorAll("[data-guarded]")) link.hidden = guarded;
 }
 
 function ask() {
