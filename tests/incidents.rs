@@ -294,8 +294,7 @@ fn a_hung_peer() {
     assert!(hears(watched).is_some());
 
     second.signal("STOP");
-    let silent_ms = watched.until("it has not been heard for long", |watched| hears(watched).filter(|ms| *ms > 2_500));
-    assert!(silent_ms > 2_500);
+    watched.until("it has not been heard for long", |watched| hears(watched).filter(|ms| *ms > 2_500));
     first.wait_for_code(PEER_LOST, DEADLINE);
     assert!(first.stderr().contains("process 1 has not been heard for 8 s"), "{}", first.stderr());
     second.signal("CONT");

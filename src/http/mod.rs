@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Everything is read from memory. Architecture invariants: a request never waits for the pipeline and the pipeline
-//! never waits for a request; nothing here knows of Kafka, timely or the configuration; no answer holds personal data.
+//! never waits for a request; nothing here knows of Kafka or timely, or reads the configuration; no answer holds personal data.
 
+pub mod cluster;
 pub mod health;
 pub mod limits;
 pub mod query;
@@ -60,9 +61,9 @@ use crate::config::Secret;
 use crate::metrics::HTTP_REQUESTS;
 use auth::Token;
 use checkpoints::Shelf;
+use cluster::ClusterSnapshot;
 use limits::URL_BYTES_MAX;
 use problem::Problem;
-use status::ClusterSnapshot;
 
 /// What a server shows.
 pub enum Site {

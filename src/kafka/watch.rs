@@ -34,7 +34,7 @@ pub struct Vigil {
 pub enum Sight {
     /// No broker answers: why. It may be over soon.
     Silent(String),
-    /// A broker answers, for the first time or again.
+    /// A broker answers again.
     Answers,
     /// No broker has answered for too long: why.
     Lost(String),
