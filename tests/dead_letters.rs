@@ -12,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use support::brokers;
 use support::job::{DEADLINE, Job, all_closed_ms, body, event, now_ms, stop};
-use support::topics::Plain;
+use support::topics::{Plain, Transactions};
 
 /// What `clicktide dead-letters` prints, and its exit code.
 fn dead_letters(job: &Job, arguments: &[&str]) -> (Option<i32>, String) {
@@ -101,11 +101,11 @@ fn looked_at_and_sent_back_once() {
     assert!(code == Some(2) && refused.contains("undecodable, empty_user_id"), "{refused}");
 
     let replay = ["replay", "--json", "--reason", "undecodable"];
-    let summary = |sent: u64, not_whole: u64| json!({"sent": sent, "not_whole": not_whole, "elsewhere": 0});
-    assert_eq!(json_of(&job, &[&replay[..], &["--dry-run"]].concat()), summary(5, 1));
-    assert_eq!(json_of(&job, &replay), summary(5, 1));
+    let summary = |sent: u64, not_whole: u64, elsewhere: u64| json!({"sent": sent, "not_whole": not_whole, "elsewhere": elsewhere});
+    assert_eq!(json_of(&job, &[&replay[..], &["--dry-run"]].concat()), summary(5, 1, 0));
+    assert_eq!(json_of(&job, &replay), summary(5, 1, 0));
     assert_eq!(json_of(&job, &replay)["sent"], 0, "each is sent back once");
-    assert_eq!(json_of(&job, &["replay", "--json", "--reason", "late"]), summary(0, 0));
+    assert_eq!(json_of(&job, &["replay", "--json", "--reason", "late"]), summary(0, 0, 0));
     for partition in 0..3 {
         let expected: Vec<Vec<u8>> = (0..5).filter(|number| number % 3 == partition).map(garbage).collect();
         let found = sent_back(&job, partition);
@@ -120,5 +120,22 @@ fn looked_at_and_sent_back_once() {
     job.until_final(all_closed_ms(), &mut processes);
     stop(&mut processes, "TERM");
     assert_eq!(job.audit_agrees().number("/input/rejected"), 12);
-    assert_eq!(json_of(&job, &replay)["sent"], 5, "those that have come since");
+    // What others have put there: of another topic, of a partition that there is not, and no dead letter at all.
+    let others = Transactions::new(&brokers);
+    let foreign = |topic: &str, partition: &str| {
+        let headers = [
+            ("reason", "undecodable"),
+            ("source-topic", topic),
+            ("source-partition", partition),
+            ("source-offset", "7"),
+        ];
+        job.dead_letters.produce_with_headers(&others, b"foreign", &headers);
+    };
+    others.commit(|| {
+        foreign("elsewhere", "0");
+        foreign(&job.events.name, "3");
+        foreign(&job.events.name, "-1");
+        foreign(&job.events.name, "none");
+    });
+    assert_eq!(json_of(&job, &replay), summary(5, 0, 3), "those that have come since");
 }

@@ -198,7 +198,10 @@ fn replay(reason: String, dry_run: bool, json: bool, config: &Config) -> Result<
         println!("{} stay where they are: not all of their bytes were kept", replayed.not_whole);
     }
     if replayed.elsewhere > 0 {
-        println!("{} stay where they are: they came from another topic", replayed.elsewhere);
+        println!(
+            "{} stay where they are: they came from another topic, or a partition that there is not",
+            replayed.elsewhere
+        );
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
@@ -143,7 +144,7 @@ pub struct Replayed {
     pub sent: u64,
     /// Dead letters of the reason that do not hold the whole record, and so stay where they are.
     pub not_whole: u64,
-    /// Dead letters of the reason that came from another topic, and so stay where they are.
+    /// Dead letters of the reason that came from another topic, or a partition that there is not, and so stay where they are.
     pub elsewhere: u64,
 }
 
@@ -189,7 +190,7 @@ pub fn replay_letters(settings: &ReplaySettings) -> Result<Replayed, ReplayError
             return ControlFlow::Continue(());
         }
         match () {
-            () if letter.source_topic != settings.events => replayed.elsewhere += 1,
+            () if !replay.came_from_here(&letter) => replayed.elsewhere += 1,
             () if !letter.whole() => replayed.not_whole += 1,
             () => batch.push(letter),
         }
@@ -222,13 +223,15 @@ pub fn replay_letters(settings: &ReplaySettings) -> Result<Replayed, ReplayError
 struct Replay<'a> {
     settings: &'a ReplaySettings,
     producer: BaseProducer,
+    /// How many partitions the topic of the events has.
+    partitions: usize,
     /// Of the group that remembers what has been sent back; it joins none.
     group: BaseConsumer<LogContext>,
 }
 
 impl Replay<'_> {
     fn connect(settings: &ReplaySettings) -> Result<Replay<'_>, ReplayError> {
-        let ReplaySettings { connection, job, reason, dry_run, .. } = settings;
+        let ReplaySettings { connection, job, events, reason, dry_run, .. } = settings;
         let explain = |attempt: &str, error: &KafkaError| connection.explain(attempt, error, &Witness::default());
         let mut config = connection.client_config()?;
         // Another one at the same time is fenced off, so that none sends twice.
@@ -238,13 +241,26 @@ impl Replay<'_> {
             let began = producer.init_transactions(TIMEOUT);
             began.map_err(|error| explain("begin transactions", &error))?;
         }
-        let group = connection
+        let group: BaseConsumer<LogContext> = connection
             .client_config()?
             .set("group.id", format!("{job}-dead-letters-{reason}"))
             .set("enable.auto.commit", "false")
             .create_with_context(LogContext)
             .map_err(|error| explain("make a consumer", &error))?;
-        Ok(Replay { settings, producer, group })
+        let attempt = format!("read topic {events:?}");
+        let metadata = group.fetch_metadata(Some(events), TIMEOUT).map_err(|error| explain(&attempt, &error))?;
+        let found = metadata.topics().first();
+        if let Some(error) = found.and_then(MetadataTopic::error) {
+            return Err(connection.refused(&attempt, RDKafkaErrorCode::from(error)).into());
+        }
+        let partitions = found.map_or(0, |topic| topic.partitions().len());
+        Ok(Replay { settings, producer, partitions, group })
+    }
+
+    /// Whether a letter's record can go back to where it came from.
+    fn came_from_here(&self, letter: &Letter) -> bool {
+        let there_is = usize::try_from(letter.source_partition).is_ok_and(|partition| partition < self.partitions);
+        letter.source_topic == self.settings.events && there_is
     }
 
     /// The offsets from which on the letters of the reason have not been sent back.
@@ -274,26 +290,36 @@ impl Replay<'_> {
 
     /// Sends a batch back, and remembers how far the letters have been looked at, in one transaction.
     fn send_back(&self, batch: &[Letter], reached: &BTreeMap<i32, i64>) -> Result<(), ReplayError> {
-        let ReplaySettings { letters, events, dry_run, .. } = self.settings;
-        if *dry_run {
+        if self.settings.dry_run {
             return Ok(());
         }
-        let failed = |reason: String| ReplayError::Transaction { topic: events.clone(), reason };
-        let refused = |error: KafkaError| failed(super::describe(&error));
-        self.producer.begin_transaction().map_err(refused)?;
+        self.transaction(batch, reached).map_err(|error| {
+            // Left open, it would keep the job from reading on until it times out.
+            if let Err(error) = self.producer.abort_transaction(TIMEOUT) {
+                tracing::warn!(error = super::describe(&error), "a transaction stays open until it times out");
+            }
+            ReplayError::Transaction { topic: self.settings.events.clone(), reason: super::describe(&error) }
+        })
+    }
+
+    fn transaction(&self, batch: &[Letter], reached: &BTreeMap<i32, i64>) -> Result<(), KafkaError> {
+        let ReplaySettings { letters, events, .. } = self.settings;
+        self.producer.begin_transaction()?;
         for letter in batch {
             let from = format!("{letters}/{}/{}", letter.partition, letter.offset);
             let header = Header { key: headers::REPLAYED_FROM, value: Some(&from) };
             let record = BaseRecord::<(), [u8]>::to(events).partition(letter.source_partition);
-            self.send(record.payload(&letter.payload).headers(OwnedHeaders::new().insert(header))).map_err(refused)?;
+            self.send(record.payload(&letter.payload).headers(OwnedHeaders::new().insert(header)))?;
         }
         let mut offsets = TopicPartitionList::new();
         for (partition, offset) in reached {
-            offsets.add_partition_offset(letters, *partition, Offset::Offset(*offset)).map_err(refused)?;
+            offsets.add_partition_offset(letters, *partition, Offset::Offset(*offset))?;
         }
-        let group = self.group.group_metadata().ok_or_else(|| failed("the client has no group".to_owned()))?;
-        self.producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT).map_err(refused)?;
-        self.producer.commit_transaction(TIMEOUT).map_err(refused)
+        // A client that was made with the name of a group has one.
+        let unknown = || KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownGroup);
+        let group = self.group.group_metadata().ok_or_else(unknown)?;
+        self.producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT)?;
+        self.producer.commit_transaction(TIMEOUT)
     }
 
     /// Hands a record to the client, once it has room.
