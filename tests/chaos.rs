@@ -15,9 +15,9 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use support::chance::Chance;
 use support::job::{DEADLINE, Job, all_closed_ms, body, event, now_ms, stop};
-use support::proxy::{Network, Proxy};
+use support::proxy::Network;
 use support::topics::{Plain, Transactions};
-use support::{Broker, Process, brokers, eventually, free_ports, send_signal, test_name};
+use support::{Broker, Process, brokers, eventually, send_signal, test_name};
 
 const FENCED: i32 = 11;
 const PEER_LOST: i32 = 13;
@@ -340,23 +340,9 @@ fn the_network_is_cut() {
     let mut chance = chance();
     let dir = tempfile::tempdir().expect("a folder");
     // Two ways to the broker: the generator, the audit and this test take the direct one, the job that by the proxy.
-    let [direct, controller, proxied, proxy] = free_ports(4)[..] else { unreachable!() };
-    let protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT";
-    let broker = Broker::start_on(
-        &dir.path().join("kafka"),
-        direct,
-        &[
-            &format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
-            &format!(
-                "listeners=PLAINTEXT://127.0.0.1:{direct},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{proxied}"
-            ),
-            &format!("advertised.listeners=PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{proxy}"),
-            &format!("listener.security.protocol.map={protocols}"),
-        ],
-    );
-    let network = Proxy::start(proxy, proxied);
+    let (broker, network, by_proxy) = Broker::start_behind_proxy(&dir.path().join("kafka"));
     let mut job = Job::new(&broker.address, 3);
-    job.job_brokers = format!("127.0.0.1:{proxy}");
+    job.job_brokers = by_proxy;
     job.flags.push("--set=kafka.transaction_timeout=4s".to_owned());
     let generator = job.generate(500, None);
     let mut launch = job.launch(2, 1);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clicktide::metrics::{self as names, METRICS, Metric, MetricKind};
 use support::job::{DEADLINE, Job, body, event, now_ms, stop};
-use support::proxy::{Network, Proxy};
+use support::proxy::Network;
 use support::topics::Plain;
 use support::watched::Watched;
 use support::{Broker, Process, brokers, free_ports};
@@ -26,22 +26,9 @@ fn every_metric_moves() {
     let Some(_) = brokers() else { return };
     let dir = tempfile::tempdir().expect("a folder");
     // Two ways to the broker: this test takes the direct one, the job and the generator that by the proxy.
-    let [direct, controller, proxied, proxy] = free_ports(4)[..] else { unreachable!() };
-    let broker = Broker::start_on(
-        &dir.path().join("kafka"),
-        direct,
-        &[
-            &format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
-            &format!(
-                "listeners=PLAINTEXT://127.0.0.1:{direct},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{proxied}"
-            ),
-            &format!("advertised.listeners=PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{proxy}"),
-            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
-        ],
-    );
-    let network = Proxy::start(proxy, proxied);
+    let (broker, network, by_proxy) = Broker::start_behind_proxy(&dir.path().join("kafka"));
     let mut job = Job::new(&broker.address, 3);
-    job.job_brokers = format!("127.0.0.1:{proxy}");
+    job.job_brokers = by_proxy;
     job.flags.extend(
         [
             "--set=kafka.statistics_interval=100ms",

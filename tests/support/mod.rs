@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use proxy::Proxy;
+
 /// The brokers to test against. Without any the test is skipped, which `scripts/test` reports, or fails if
 /// `CLICKTIDE_REQUIRE_KAFKA=1`.
 pub fn brokers() -> Option<String> {
@@ -241,6 +243,21 @@ impl Broker {
         let broker = Broker::start_with(dir, &["--jmx"], &[]);
         let address = fs::read_to_string(dir.join("jmx")).expect("the metrics' address");
         (broker, address.trim().to_owned())
+    }
+
+    /// One with two ways to it: its own address, and, by a network that can be cut, the address that is returned with it.
+    pub fn start_behind_proxy(dir: &Path) -> (Broker, Proxy, String) {
+        let [direct, controller, proxied, proxy] = free_ports(4)[..] else { unreachable!() };
+        let settings = [
+            format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
+            format!(
+                "listeners=PLAINTEXT://127.0.0.1:{direct},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{proxied}"
+            ),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{proxy}"),
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT".to_owned(),
+        ];
+        let broker = Broker::start_on(dir, direct, &settings.each_ref().map(String::as_str));
+        (broker, Proxy::start(proxy, proxied), format!("127.0.0.1:{proxy}"))
     }
 
     fn start_with(dir: &Path, options: &[&str], settings: &[&str]) -> Broker {
