@@ -512,6 +512,41 @@ fn compose() {
     assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
 }
 
+#[test]
+fn a_scenario_stands_just_below_the_source_that_names_it() {
+    let generator = |toml, variables: &[_], flags: &[_]| load(toml, variables, flags).unwrap().generator;
+    let in_file = "[generator]\nscenario = \"night\"\nactive_share = 0.5\n[generator.silence]\nenabled = false";
+    let night = generator(in_file, &[], &[]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.5));
+    assert!(night.bots.enabled && !night.silence.enabled && night.silence.duration == Millis(180_000));
+    // Above the file, and below what is said beside it.
+    let scenario = ("generator.scenario", "night");
+    let night =
+        generator("[generator]\nactive_share = 0.5\nevents_per_second = 7", &[("EVENTS_PER_SECOND", "8")], &[scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.02));
+    let night = generator("", &[], &[("generator.events_per_second", "9"), scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (9.0, 0.02));
+    let variables = [("EVENTS_PER_SECOND", "8"), ("CLICKTIDE_GENERATOR__SCENARIO", "night")];
+    let night = generator("[generator]\nactive_share = 0.5", &variables, &[]);
+    assert_eq!((night.events_per_second, night.active_share), (8.0, 0.02));
+    // One at a time.
+    let normal = generator(in_file, &[], &[("generator.scenario", "normal")]);
+    assert_eq!((normal.events_per_second, normal.bots.enabled), (1_000.0, false));
+    let error = load("", &[], &[("generator.scenario", "calm")]).unwrap_err();
+    assert!(error.starts_with("generator.scenario = \"calm\" (flag --flag): must be one of \"normal\""), "{error}");
+}
+
+#[test]
+fn every_scenario_can_be_used() {
+    let off = load("", &[], &[]).unwrap().generator;
+    for scenario in crate::generator::Scenario::all() {
+        let settings = load("", &[], &[("generator.scenario", scenario.name())]).unwrap().generator;
+        assert_eq!(settings.scenario, *scenario);
+        let changed = crate::generator::Settings { scenario: off.scenario, ..settings } != off;
+        assert_eq!(changed, !scenario.keys().is_empty(), "{scenario:?}");
+    }
+}
+
 /// The dotted keys of a configuration, with those that are not serialized or may be absent.
 fn all_keys() -> Vec<String> {
     let mut config = Config::default();
