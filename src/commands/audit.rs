@@ -32,7 +32,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
     let topics = config.job_topics();
     let kafka = config.connection();
     // First, as it can say best why nobody answers.
-    reach(&kafka, Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&kafka, Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     let settings = AuditSettings {
         brokers: kafka.brokers,
         properties: kafka.properties.to_map(),
@@ -53,7 +53,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
     let progress = tell_progress("audit", Arc::clone(&work), Unit::Records, audit.voice)?;
     let report = audit_topics(&settings, &work);
     drop(progress);
-    let report = report.map_err(|e| Failure::new(Exit::Kafka, e))?;
+    let report = report.map_err(|e| Failure::new(e.exit(), e))?;
     if audit.voice.json {
         println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failure, e))?);
     } else {

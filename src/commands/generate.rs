@@ -77,7 +77,7 @@ fn told(progress: &Progress, duration: Option<Duration>) -> String {
 /// When the topic can't be produced to.
 pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)) -> Result<Summary, Failure> {
     // First, as it can say best why nobody answers.
-    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     let producer = ProducerConfig {
         brokers: config.kafka.brokers.clone(),
         topic: config.kafka.events_topic.clone(),
@@ -87,15 +87,20 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         connect_timeout: Duration::from_secs(10),
     };
     let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))
-        .map_err(|e: ProducerError| Failure::new(Exit::Kafka, e))?;
+        .map_err(|e: ProducerError| Failure::new(e.exit(), e))?;
     if let Some(balanced) = config.generator.balanced_partitions.filter(|n| *n as usize != sink.partitions()) {
         let partitions = sink.partitions();
         tracing::warn!(balanced, partitions, "generator.balanced_partitions is not the topic's number of partitions");
     }
     match run(&config.generator, &SystemClock::default(), stop, &mut sink, report) {
         Ok(summary) => Ok(summary),
-        Err(error @ RunError::Settings(_)) => Err(Failure::new(Exit::Configuration, error)),
-        Err(error @ RunError::Send { .. }) => Err(Failure::new(Exit::Kafka, error)),
+        Err(error) => {
+            let exit = match &error {
+                RunError::Settings(_) => Exit::Configuration,
+                RunError::Send { source, .. } => source.exit(),
+            };
+            Err(Failure::new(exit, error))
+        }
     }
 }
 
