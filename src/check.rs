@@ -13,6 +13,7 @@ use crate::checkpoint::names;
 use crate::config::{Config, DEVELOPMENT_HASH_KEY};
 use crate::kafka::admin::{self, TopicSpec};
 use crate::kafka::client::{ClientError, Connection};
+use crate::kafka::permissions::{may_run, may_show_positions};
 use crate::kafka::probe;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
@@ -188,28 +189,25 @@ fn checkpoint_store(config: &Config) -> Outcome {
 }
 
 fn property_files(connection: &Connection) -> Outcome {
-    let locations = connection.properties.iter().filter(|(name, _)| name.ends_with(".location"));
-    let mut any = false;
-    for (name, file) in locations {
-        any = true;
-        if let Err(error) = fs::metadata(file) {
-            return Outcome::Bad(format!("kafka.properties.{name} = {file:?}: {error}"));
-        }
+    if connection.files().next().is_none() {
+        return Outcome::Skipped("none are named".into());
     }
-    if any { Outcome::Good } else { Outcome::Skipped("none are named".into()) }
+    outcome(connection.check_files())
 }
 
 fn kafka(config: &Config) -> Vec<CheckLine> {
     let connection = config.connection();
     let topics = config.topic_specs();
     let transactions = || "transactions".to_owned();
+    let permissions = || "permissions of the job".to_owned();
+    let group = || format!("consumer group {}", config.job.name);
     let reached = probe::reach(&connection, REACH_TIMEOUT);
     let unreachable = reached.is_err();
     let mut lines = vec![line("broker", outcome(reached))];
     if unreachable {
         let skipped = |name| line(name, Outcome::Skipped("needs a broker".into()));
         let names = topics.iter().map(|topic| topic_name(&topic.name));
-        lines.extend(names.chain([transactions()]).map(skipped));
+        lines.extend(names.chain([transactions(), permissions(), group()]).map(skipped));
         return lines;
     }
     for topic in &topics {
@@ -228,17 +226,18 @@ fn kafka(config: &Config) -> Vec<CheckLine> {
     let id = format!("{}-check", config.job.name);
     let begun =
         probe::begin_transactions(&connection, &id, config.kafka.transaction_timeout.duration(), TRANSACTIONS_TIMEOUT);
-    let advice = "; a cluster of one broker needs transaction.state.log.replication.factor=1 and \
-                  transaction.state.log.min.isr=1";
-    lines.push(line(
-        transactions(),
-        begun.map_or_else(|error| Outcome::Bad(format!("{error}{advice}")), |()| Outcome::Good),
-    ));
-    // Only a record would tell, and nothing is written here.
-    lines.push(line(
-        format!("writing topic {}", config.kafka.results_topic),
-        Outcome::Skipped("not tried, since it would leave something behind".into()),
-    ));
+    let advice = |error: &ClientError| match error {
+        ClientError::Failed { cause, .. } if cause.denied() => "",
+        _ => {
+            "; a cluster of one broker needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
+        }
+    };
+    let begun = begun.map_or_else(|error| Outcome::Bad(format!("{error}{}", advice(&error))), |()| Outcome::Good);
+    lines.push(line(transactions(), begun));
+    lines.push(line(permissions(), outcome(may_run(&connection, &config.job_topics(), REACH_TIMEOUT))));
+    let (job, topic) = (&config.job.name, &config.kafka.events_topic);
+    let shown = may_show_positions(&connection, job, topic, TRANSACTIONS_TIMEOUT);
+    lines.push(line(group(), outcome(shown)));
     lines
 }
 

@@ -8,7 +8,7 @@ use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::{Tick, Windows};
 
 use crate::checkpoint::coordinator::Taken;
-use crate::committer::{CommitError, Epoch};
+use crate::committer::Epoch;
 use crate::exit::Exit;
 use crate::http::{CheckpointStatus, ClosedWindow, PartitionStatus, Status, View};
 use crate::metrics;
@@ -146,9 +146,7 @@ impl ObserveJob for Observer {
     fn failed(&self, error: &JobError) {
         let exit = match error {
             JobError::Source(_) => Exit::Source,
-            JobError::Commit(CommitError::Fenced(_)) => Exit::Fenced,
-            JobError::Commit(CommitError::Unknown(_)) => Exit::CommitUnknown,
-            JobError::Commit(CommitError::Failed(_)) => Exit::Kafka,
+            JobError::Commit(error) => error.exit(),
             JobError::Restore(_) => Exit::Checkpoints,
             JobError::Worker(_) => Exit::Panic,
         };

@@ -151,7 +151,7 @@ pub fn produce(
     report: impl FnMut(&Progress),
 ) -> Result<Generated, Failure> {
     // First, as it can say best why nobody answers.
-    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     let producer = ProducerConfig {
         brokers: config.kafka.brokers.clone(),
         topic: config.kafka.events_topic.clone(),
@@ -160,7 +160,7 @@ pub fn produce(
         statistics_interval: config.kafka.statistics_interval.map(Millis::duration),
         connect_timeout: Duration::from_secs(10),
     };
-    let kafka = |e: ProducerError| Failure::new(Exit::Kafka, e);
+    let kafka = |e: ProducerError| Failure::new(e.exit(), e);
     let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>)).map_err(kafka)?;
     if let Some(balanced) = config.generator.balanced_partitions.filter(|n| *n as usize != sink.partitions()) {
         let partitions = sink.partitions();
@@ -184,8 +184,13 @@ pub fn produce(
             let truth = truth.map(|truth| truth.finish(summary.failed + summary.unknown));
             Ok(Generated { summary, truth })
         }
-        Err(error @ RunError::Settings(_)) => Err(Failure::new(Exit::Configuration, error)),
-        Err(error @ RunError::Send { .. }) => Err(Failure::new(Exit::Kafka, error)),
+        Err(error) => {
+            let exit = match &error {
+                RunError::Settings(_) => Exit::Configuration,
+                RunError::Send { source, .. } => source.exit(),
+            };
+            Err(Failure::new(exit, error))
+        }
     }
 }
 

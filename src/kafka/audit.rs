@@ -40,6 +40,7 @@ use crate::audit::{
     AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
 };
 use crate::avro::{DecodeError, decode_page_analytics};
+use crate::exit::Exit;
 use crate::ingest::{Ingest, Record};
 use crate::kafka::progress::{ReadProgressError, read_progress};
 use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
@@ -121,6 +122,17 @@ pub enum AuditError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl AuditError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            AuditError::Scan(error) => error.exit(),
+            AuditError::Progress(error) => error.exit(),
+            AuditError::NoProgress { .. } | AuditError::Undecodable { .. } => Exit::Kafka,
+        }
+    }
 }
 
 /// Audits what a job has committed so far, also while it runs. `work` is told how many offsets there are to read, and how many of

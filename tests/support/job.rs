@@ -26,6 +26,21 @@ pub const SLIDE_MS: i64 = 1_000;
 pub const BOUND_MS: i64 = 500;
 pub const IDLE_TIMEOUT: &str = "1500ms";
 
+/// A way to the brokers: a listener, and what it asks for.
+#[derive(Clone)]
+pub struct Way {
+    pub brokers: String,
+    pub flags: Vec<String>,
+}
+
+impl Way {
+    /// With further flags, which stand above those before.
+    pub fn and(mut self, flags: impl IntoIterator<Item = String>) -> Way {
+        self.flags.extend(flags);
+        self
+    }
+}
+
 /// A job with windows of 5 s every second.
 pub struct Job {
     /// Where the generator, the audit and the test find the brokers.
@@ -37,6 +52,8 @@ pub struct Job {
     pub results: Topic,
     pub dead_letters: Topic,
     pub progress: Topic,
+    /// By which way the program reaches the brokers, if it is not the test's own.
+    pub way: Option<Way>,
     /// Further flags of every command.
     pub flags: Vec<String>,
     dir: TempDir,
@@ -59,6 +76,7 @@ impl Job {
             results: topic("results", 3, &[]),
             dead_letters: topic("dead-letters", 1, &[]),
             progress: topic("progress", 1, &[("cleanup.policy", "compact")]),
+            way: None,
             flags: Vec::new(),
             dir: tempfile::tempdir().expect("a folder"),
             ports: Vec::new(),
@@ -93,13 +111,16 @@ impl Job {
 
     fn topic_flags(&self, brokers: &str) -> Vec<String> {
         let set = |key: &str, topic: &Topic| format!("--set=kafka.{key}_topic={}", topic.name);
-        vec![
+        let brokers = self.way.as_ref().map_or(brokers, |way| &way.brokers);
+        let mut flags = vec![
             format!("--brokers={brokers}"),
             set("events", &self.events),
             set("results", &self.results),
             set("dead_letters", &self.dead_letters),
             set("progress", &self.progress),
-        ]
+        ];
+        flags.extend(self.way.iter().flat_map(|way| way.flags.iter().cloned()));
+        flags
     }
 
     /// The flags that say which windows the job has.
@@ -127,7 +148,7 @@ impl Job {
     pub fn check_flags(&self) -> Vec<String> {
         let mut flags = self.topic_flags(&self.job_brokers);
         let store = self.dir().join("checkpoints");
-        flags.extend([format!("--name={}", self.name), format!("--set=checkpoints.store={}", store.display())]);
+        flags.extend([format!("--set=job.name={}", self.name), format!("--set=checkpoints.store={}", store.display())]);
         flags.push("--set=http.listen=off".to_owned());
         flags
     }
