@@ -77,15 +77,12 @@ impl DetailPlan {
         let names = ResolvedSchema::new(writer).map_err(invalid)?;
         let mut resolution = Resolution { reader, skips: Skips::new(names.get_names()) };
         let root = match writer {
-            Schema::Record(record) => Root::Record(resolution.record(record)?),
             Schema::Union(union) => {
-                let branches = union.variants().iter().map(|branch| match branch {
-                    Schema::Record(record) => resolution.record(record).map(Some),
-                    _ => Ok(None),
-                });
+                let branches = union.variants().iter().map(|branch| resolution.branch(branch));
                 Root::Union(branches.collect::<Result<_, _>>()?)
             }
-            other => return Err(SchemaError::NotARecord { found: other.canonical_form() }),
+            // What is no record has no events.
+            record => Root::Record(resolution.branch(record)?.unwrap_or_default()),
         };
         Ok(Self { root, named: Named(resolution.skips.named.into()) })
     }
@@ -128,7 +125,9 @@ struct Resolution<'s> {
 }
 
 impl Resolution<'_> {
-    fn record(&mut self, writer: &RecordSchema) -> Result<Box<[Step]>, SchemaError> {
+    /// The steps for a record; none if it is none.
+    fn branch(&mut self, schema: &Schema) -> Result<Option<Box<[Step]>>, SchemaError> {
+        let Schema::Record(writer) = schema else { return Ok(None) };
         let mut wanted = vec![None; writer.fields.len()];
         for detail in Detail::ALL {
             let ours = self.reader.fields.iter().find(|ours| ours.name == detail.name());
@@ -143,7 +142,7 @@ impl Resolution<'_> {
             Some(detail) => self.step(detail, &theirs.schema, namespace),
             None => self.skips.skip(&theirs.schema, namespace).map(Step::Skip),
         });
-        steps.collect()
+        steps.collect::<Result<_, _>>().map(Some)
     }
 
     fn step(&mut self, detail: Detail, schema: &Schema, namespace: NamespaceRef) -> Result<Step, SchemaError> {
