@@ -95,6 +95,8 @@ pub const CHECKPOINT_TAKEN: &str = "clicktide_checkpoint_taken_timestamp_seconds
 pub const WINDOW_PROCESSING: &str = "clicktide_window_processing_seconds";
 /// Dead letters committed.
 pub const DEAD_LETTERS: &str = "clicktide_dead_letters_total";
+/// Sanitised events committed.
+pub const SANITISED_EVENTS: &str = "clicktide_sanitised_events_total";
 /// Transactions by how they ended; label `outcome`.
 pub const TRANSACTIONS: &str = "clicktide_transactions_total";
 /// Events that the generator's producer has taken over.
@@ -253,6 +255,7 @@ pub const METRICS: &[Metric] = &[
     timestamp(CHECKPOINT_WINDOW_END, &[], "Window end through which the last checkpoint goes, in event time"),
     timestamp(CHECKPOINT_TAKEN, &[], "When the last checkpoint was taken, by the wall clock"),
     counter(DEAD_LETTERS, &[], "Dead letters committed"),
+    counter(SANITISED_EVENTS, &[], "Sanitised events committed"),
     counter(TRANSACTIONS, &["outcome"], "Transactions by outcome: `committed`, `failed`, `unknown` or `fenced`"),
     gauge(
         PHASE,

@@ -117,6 +117,10 @@ pub mod or_off {
         const EXPECTED: &'static str = "a path, file:///path, or s3://bucket/prefix";
     }
 
+    impl Switchable for String {
+        const EXPECTED: &'static str = "a text";
+    }
+
     impl Switchable for u32 {
         const EXPECTED: &'static str = "a whole number";
     }

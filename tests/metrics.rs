@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clicktide::metrics::{self as names, METRICS, Metric, MetricKind};
 use support::job::{DEADLINE, Job, body, event, now_ms, stop};
 use support::proxy::Network;
-use support::topics::Plain;
+use support::topics::{Plain, Topic};
 use support::watched::Watched;
 use support::{Broker, Process, brokers, free_ports};
 
@@ -39,6 +39,8 @@ fn every_metric_moves() {
         ]
         .map(str::to_owned),
     );
+    let sanitised = Topic::create(&job.brokers, "sanitised-events", 3, &[]);
+    job.flags.push(format!("--set=kafka.sanitised_events_topic={}", sanitised.name));
     produce_backlog(&job);
 
     let ports = free_ports(3);

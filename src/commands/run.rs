@@ -10,6 +10,7 @@ use clicktide_dataflows::time::{Tick, Windows};
 
 use crate::checkpoint::choose::{find_probe, put_probe};
 use crate::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequests};
+use crate::checkpoint::names;
 use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::worker::Checkpoints;
@@ -44,7 +45,7 @@ pub struct Run {
     pub status: bool,
     /// Whether to go on where records that are needed are gone.
     pub accept_gap: bool,
-    /// What a new job begins with: `NAME`, or `JOB/NAME` for a savepoint of another job.
+    /// What a new job begins with: `NAME`, or `JOB/NAME` for a savepoint of another job; or a checkpoint's name from the list.
     pub from_savepoint: Option<String>,
 }
 
@@ -248,9 +249,12 @@ fn checkpoints(why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Checkpoints, why)
 }
 
-/// The savepoint that is called `NAME` or `JOB/NAME`.
+/// The savepoint that is called `NAME` or `JOB/NAME`, or the checkpoint `checkpoints/…` or `JOB/checkpoints/…`.
 fn find_savepoint(config: &Config, called: &str) -> Result<Savepoint, Failure> {
-    let (job, name) = called.rsplit_once('/').unwrap_or((&config.job.name, called));
+    let (job, name) = match called.split_once('/') {
+        Some(of_job) if names::checkpoint_of(called).is_none() => of_job,
+        _ => (config.job.name.as_str(), called),
+    };
     let Some(store) = config.checkpoint_store(job).map_err(checkpoints)? else {
         let why = format!("--from-savepoint {called}: checkpoints.store is \"off\"; it must be where the savepoint is");
         return Err(Failure::new(Exit::Configuration, why));

@@ -118,6 +118,7 @@ impl Config {
             records_in_flight: self.flow.records_in_flight,
             late_to_dead_letters: self.dead_letters.late,
             dead_letter_payload: self.privacy.dead_letter_payload,
+            sanitised_events: self.kafka.sanitised_events_topic.is_some(),
         }
     }
 
@@ -127,6 +128,7 @@ impl Config {
             events: self.kafka.events_topic.clone(),
             results: self.kafka.results_topic.clone(),
             dead_letters: self.kafka.dead_letters_topic.clone(),
+            sanitised_events: self.kafka.sanitised_events_topic.clone(),
             progress: self.kafka.progress_topic.clone(),
         }
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::checkpoint::store::StoreLocation;
 use crate::millis::Millis;
 use crate::privacy::PageKey;
+use crate::source::DeadLetterPayload;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -120,6 +121,26 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file(
         "kafka.results_topic = \"clickstream-events\"",
         "kafka.results_topic = \"clickstream-events\" (file FILE): must be another topic than kafka.events_topic",
+    );
+    file(
+        "kafka.sanitised_events_topic = \"clicktide-progress\"",
+        "kafka.sanitised_events_topic = \"clicktide-progress\" (file FILE): must be another topic than kafka.progress_topic",
+    );
+    file(
+        "kafka.sanitised_events_topic = \"a b\"",
+        "kafka.sanitised_events_topic = \"a b\" (file FILE): must be 1 to 249 letters, digits, dots, underscores and hyphens",
+    );
+    file(
+        "kafka.sanitised_events_topic = true",
+        "kafka.sanitised_events_topic = true (file FILE): must be a text, or \"off\"",
+    );
+    file(
+        "topics.sanitised_events_partitions = 0",
+        "topics.sanitised_events_partitions = 0 (file FILE): must be between 1 and 100000",
+    );
+    file(
+        "topics.sanitised_events_retention = \"10ms\"",
+        "topics.sanitised_events_retention = 10ms (file FILE): must be between 1s and 34 years",
     );
     file(
         "kafka.transaction_timeout = \"20m\"",
@@ -468,6 +489,7 @@ fn what_differs_from_the_committed_meaning() {
     );
     check("[validation]\nid_bytes_max = 7", &["validation.id_bytes_max: 256 committed, 7 configured"]);
     check("dead_letters.late = true", &["dead_letters.late: false committed, true configured"]);
+    check("privacy.dead_letter_payload = \"sanitised\"\nkafka.sanitised_events_topic = \"s\"", &[]);
     check("kafka.events_topic = \"e\"", &["kafka.events_topic: clickstream-events committed, e configured"]);
     let older = Config::default().meaning().differences(r#"{"windows": {"gap": 7}}"#);
     assert!(older.contains(&"windows.gap: 7 committed, nothing configured".to_owned()), "{older:?}");
@@ -497,6 +519,7 @@ fn production() {
     assert_eq!((topics.events_partitions, topics.replication_factor, topics.min_insync_replicas), (12, 3, 2));
     assert_eq!((config.cluster.workers, config.generator.events_per_second), (8, 1_000.0));
     assert_eq!(config.privacy.page_key, PageKey::NoQuery);
+    assert_eq!(config.privacy.dead_letter_payload, DeadLetterPayload::Sanitised);
     assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
     assert_eq!(config.kafka.properties.get("security.protocol"), Some("SASL_SSL"));
     assert_eq!(config.kafka.properties.get("sasl.password"), Some("hunter2"));

@@ -83,8 +83,9 @@ impl Kafka {
             ("kafka.dead_letters_topic", &self.dead_letters_topic),
             ("kafka.progress_topic", &self.progress_topic),
         ];
+        let sanitised = self.sanitised_events_topic.as_ref().map(|topic| ("kafka.sanitised_events_topic", topic));
         let mut keys = BTreeMap::new();
-        for (key, topic) in topics {
+        for (key, topic) in topics.into_iter().chain(sanitised) {
             name(key, topic, 249)?;
             if let Some(other) = keys.insert(topic, key) {
                 return refuse(key, format!("{topic:?}"), format!("another topic than {other}"));
@@ -116,7 +117,9 @@ impl Topics {
         let retention = |key, value| millis(key, value, Millis(1_000), LONGEST);
         retention("topics.events_retention", self.events_retention)?;
         retention("topics.results_retention", self.results_retention)?;
-        retention("topics.dead_letters_retention", self.dead_letters_retention)
+        retention("topics.dead_letters_retention", self.dead_letters_retention)?;
+        number("topics.sanitised_events_partitions", self.sanitised_events_partitions, 1, 100_000)?;
+        retention("topics.sanitised_events_retention", self.sanitised_events_retention)
     }
 }
 

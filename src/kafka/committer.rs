@@ -19,8 +19,9 @@ use super::progress::read_generation;
 use super::statistics::{self, ClientMetrics};
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
+use crate::privacy::IdHash;
 use crate::progress::{JobState, Progress};
-use crate::source::DeadLetter;
+use crate::source::{DeadLetter, SanitisedRecord};
 
 /// The topics of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +32,15 @@ pub struct JobTopics {
     pub results: String,
     /// The records that did not count.
     pub dead_letters: String,
+    /// The sanitised events, if they are wanted.
+    pub sanitised_events: Option<String>,
     /// What has been committed.
     pub progress: String,
 }
 
 /// A producer whose transactions carry a job's output.
 ///
-/// One transaction per commit holds results, dead letters, idle advances and the progress record. The transactional id is
+/// One transaction per commit holds results, dead letters, sanitised events, idle advances and the progress record. The transactional id is
 /// the job's name, so that whoever starts the job next fences this producer (KIP-98).
 pub struct KafkaCommitter {
     producer: Arc<BaseProducer<Deliveries>>,
@@ -305,16 +308,24 @@ impl KafkaCommitter {
         let kept = &letter.payload[..letter.payload.len().min(DEAD_LETTER_BYTES_MAX)];
         let cut = (kept.len() < letter.payload.len()).then(|| letter.payload.len().to_string());
         let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let payload = letter.kept.label().to_owned();
         let said = [
             (headers::REASON, Some(&letter.reason)),
             (headers::SOURCE_TOPIC, Some(&self.topics.events)),
             (headers::SOURCE_PARTITION, Some(&partition)),
             (headers::SOURCE_OFFSET, Some(&offset)),
             (headers::CUT_FROM_BYTES, cut.as_ref()),
+            (headers::PAYLOAD, Some(&payload)),
         ];
         let said = said.into_iter().filter_map(|(key, value)| Some(Header { key, value: Some(value?) }));
         let headers = said.fold(OwnedHeaders::new(), |headers, header| headers.insert(header));
         self.send(BaseRecord::<(), [u8]>::to(&self.topics.dead_letters).payload(kept).headers(headers))
+    }
+
+    /// Keyed by the user's hash, so that all events of a user are in one partition.
+    fn send_sanitised(&self, topic: &str, event: &SanitisedRecord) -> Result<(), CommitError> {
+        let key = IdHash(event.user).to_string();
+        self.send(BaseRecord::to(topic).key(&key).payload(&event.body))
     }
 
     /// Waits until all messages are acknowledged. Without this, committing would wait in steps of 100 ms.
@@ -419,6 +430,9 @@ impl CommitEpoch for KafkaCommitter {
             for letter in &epoch.dead_letters {
                 committer.send_dead_letter(letter)?;
             }
+            if let Some(topic) = &committer.topics.sanitised_events {
+                epoch.sanitised.iter().try_for_each(|event| committer.send_sanitised(topic, event))?;
+            }
             for advance in &epoch.idle_advances {
                 committer.send_progress(&ProgressRecord::IdleAdvance(*advance))?;
             }
@@ -435,6 +449,7 @@ impl CommitEpoch for KafkaCommitter {
         outcome?;
         metrics::counter!(crate::metrics::RESULT_BYTES).increment(result_bytes as u64);
         metrics::counter!(crate::metrics::DEAD_LETTERS).increment(epoch.dead_letters.len() as u64);
+        metrics::counter!(crate::metrics::SANITISED_EVENTS).increment(epoch.sanitised.len() as u64);
         self.show_positions();
         Ok(())
     }

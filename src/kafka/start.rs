@@ -73,12 +73,12 @@ pub struct StartSettings {
     pub savepoint: Option<Savepoint>,
 }
 
-/// A savepoint, of this job or of another.
+/// A savepoint or checkpoint, of this job or of another.
 #[derive(Clone)]
 pub struct Savepoint {
     /// The job that has taken it.
     pub job: String,
-    /// Its name.
+    /// What the savepoint is called, or the name of the checkpoint's manifest.
     pub name: String,
     /// Where that job's checkpoints are kept.
     pub store: Arc<dyn Store>,
@@ -246,7 +246,8 @@ fn begun_with(asked: &Asked<'_>, committed: &Progress, savepoint: &Savepoint) ->
 fn read_savepoint(savepoint: &Savepoint) -> Result<(Restore, Manifest), String> {
     let Savepoint { job, name: called, store } = savepoint;
     let unusable = |reason: String| format!("savepoint {called:?} of job {job:?} can't be used: {reason}");
-    let name = names::savepoint(called).map_err(|error| error.to_string())?;
+    let checkpoint = names::checkpoint_of(called).map(|_| called.clone());
+    let name = checkpoint.map_or_else(|| names::savepoint(called), Ok).map_err(|error| error.to_string())?;
     let manifest = read_manifest(&**store, &name).map_err(unusable)?;
     check_objects(&**store, &manifest).map_err(unusable)?;
     Ok((Restore::of(name, manifest.clone()), manifest))

@@ -12,10 +12,10 @@ use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
 
 use super::{
-    DeadLetter, DeadLetterPayload, LATE, Note, PartitionReport, ReadPartition, SourceCounts, SourceError,
+    DeadLetter, LATE, Note, PartitionReport, ReadPartition, SanitisedRecord, SourceCounts, SourceError,
     SourcePartition, SourceSettings, SourceShared,
 };
-use crate::ingest::{Accepted, Ingest};
+use crate::ingest::{Accepted, Ingest, Sanitised};
 use crate::progress::{IdleAdvance, PartitionCut, ReplayIndex};
 use crate::validation::Reason;
 
@@ -128,18 +128,25 @@ impl PartitionSource {
             let before = *clock;
             let open = before.open_tick(&ingest.windows, ingest.bound_ms);
             let dead_letter = |reason: &str| {
+                let (kept, payload) = settings.dead_letter_payload.of(record, ingest);
+                let reason = reason.to_owned();
                 Note::DeadLetter(DeadLetter {
                     tick: open,
                     partition: *partition,
                     offset: record.offset,
-                    reason: reason.to_owned(),
-                    payload: match settings.dead_letter_payload {
-                        DeadLetterPayload::Original => record.payload.to_vec(),
-                        DeadLetterPayload::Nothing => Vec::new(),
-                    },
+                    reason,
+                    kept,
+                    payload,
                 })
             };
-            match ingest.accept(clock, record) {
+            let accepted = ingest.accept(clock, record);
+            if settings.sanitised_events && matches!(accepted, Accepted::Counted { .. } | Accepted::Late) {
+                let sanitised = ingest.sanitised(record);
+                staged.notes.extend(sanitised.map(|Sanitised { user, body }| {
+                    Note::Sanitised(SanitisedRecord { tick: open, user: user.0, body })
+                }));
+            }
+            match accepted {
                 Accepted::Counted { activity, page_url } => {
                     index.note(activity.enter, record.offset, before);
                     if Some(activity.enter) > *restored_through {
