@@ -61,6 +61,8 @@ pub struct StartSettings {
     pub windows: Windows,
     /// How far events may come out of order, ms.
     pub bound_ms: i64,
+    /// Whether it keeps the past of its partitions.
+    pub keeps_history: bool,
     /// Whether the brokers can be asked for the id of a topic. The embedded one does not answer.
     pub topic_ids: bool,
     /// Whether to go on where records that are needed are gone.
@@ -131,6 +133,7 @@ pub fn start_job(
         differences,
         windows: settings.windows,
         bound_ms: settings.bound_ms,
+        keeps_history: settings.keeps_history,
         accept_gap: settings.accept_gap,
         generation_seen: 0,
     };
