@@ -84,13 +84,24 @@ fn line(name: impl Into<String>, outcome: Outcome) -> CheckLine {
 
 fn retention(config: &Config) -> Outcome {
     let (kept, windows) = (config.topics.events_retention, &config.windows);
-    let needed = Millis(windows.size.0.saturating_add(windows.disorder_bound.0));
+    let open_windows = windows.size.0.saturating_add(windows.disorder_bound.0);
+    // Before the first event of the open windows, the watermark was behind it by the bound once more.
+    let (remembered, remembers) = match (config.deduplication.horizon, config.privacy.pages_max) {
+        (None, None) => (0, ""),
+        (horizon, pages_max) => {
+            let horizon_ms = horizon.map_or(0, |horizon| horizon.0.saturating_add(windows.slide.0));
+            let epochs_ms = pages_max.map_or(0, |_| windows.size.0.saturating_mul(2));
+            let remembered = horizon_ms.max(epochs_ms).saturating_add(windows.disorder_bound.0);
+            (remembered, ", and as far back again as deduplication.horizon and privacy.pages_max remember")
+        }
+    };
+    let needed = Millis(open_windows.saturating_add(remembered));
     if kept > needed {
         return Outcome::Good;
     }
     Outcome::Bad(format!(
         "topics.events_retention = {kept}, but open windows are rebuilt from the events of up to {needed} (windows.size and \
-         windows.disorder_bound), and of as long as the job stands still"
+         windows.disorder_bound{remembers}), and of as long as the job stands still"
     ))
 }
 
@@ -288,6 +299,17 @@ mod tests {
         check_line("good", retention(&config));
         config.topics.events_retention = Millis(330_000);
         check_line("topics.events_retention = 5m 30s, but open windows", retention(&config));
+        config.topics.events_retention = Millis(331_000);
+        check_line("good", retention(&config));
+        config.deduplication.horizon = Some(Millis(300_000));
+        check_line(
+            "the events of up to 11m 10s (windows.size and windows.disorder_bound, and as far",
+            retention(&config),
+        );
+        config.privacy.pages_max = Some(10);
+        check_line("the events of up to 16m (", retention(&config));
+        config.topics.events_retention = Millis(960_001);
+        check_line("good", retention(&config));
     }
 
     #[test]

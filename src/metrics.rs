@@ -47,6 +47,10 @@ pub const EVENT_BYTES: &str = "clicktide_event_bytes_total";
 pub const REJECTED_EVENTS: &str = "clicktide_rejected_events_total";
 /// Valid events whose every window was closed.
 pub const LATE_EVENTS: &str = "clicktide_late_events_total";
+/// Copies of events that are remembered.
+pub const DUPLICATE_EVENTS: &str = "clicktide_duplicate_events_total";
+/// Events of pages beyond the limit.
+pub const OTHER_PAGES_EVENTS: &str = "clicktide_other_pages_events_total";
 /// Results committed.
 pub const RESULTS: &str = "clicktide_results_total";
 /// Bytes of their keys and values.
@@ -218,6 +222,8 @@ pub const METRICS: &[Metric] = &[
     bytes(counter(EVENT_BYTES, &[], "Bytes of the values of the records read")),
     counter(REJECTED_EVENTS, &["reason"], "Events rejected by validation, by reason"),
     counter(LATE_EVENTS, &[], "Valid events that came after the last of their windows had closed"),
+    counter(DUPLICATE_EVENTS, &[], "Copies of events that `deduplication.horizon` remembers: they count in nothing"),
+    counter(OTHER_PAGES_EVENTS, &[], "Events beyond `privacy.pages_max`, which count for the page `(other pages)`"),
     counter(RESULTS, &[], "Results committed: one per page and window"),
     bytes(counter(RESULT_BYTES, &[], "Bytes of the keys and values of the results committed to Kafka")),
     gauge(WINDOW_VIEWS, &[], "Views in the latest committed window, of all pages together"),

@@ -51,10 +51,12 @@ impl Observer {
 impl ObserveJob for Observer {
     fn stepped(&self, worker: usize, counts: &SourceCounts) {
         self.status.worker_stepped(worker);
-        let SourceCounts { records, bytes, late, rejected } = counts;
+        let SourceCounts { records, bytes, late, duplicates, other_pages, rejected } = counts;
         ::metrics::counter!(metrics::EVENTS).increment(*records);
         ::metrics::counter!(metrics::EVENT_BYTES).increment(*bytes);
         ::metrics::counter!(metrics::LATE_EVENTS).increment(*late);
+        ::metrics::counter!(metrics::DUPLICATE_EVENTS).increment(*duplicates);
+        ::metrics::counter!(metrics::OTHER_PAGES_EVENTS).increment(*other_pages);
         for (reason, count) in rejected {
             ::metrics::counter!(metrics::REJECTED_EVENTS, "reason" => reason.clone()).increment(*count);
         }

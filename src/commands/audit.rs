@@ -46,6 +46,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
             progress: topics.progress,
         },
         ingest: config.ingest(),
+        history: config.history(),
         late_to_dead_letters: config.dead_letters.late,
         from_ms: audit.from_ms,
         through_ms: audit.through_ms,

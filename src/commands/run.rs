@@ -306,6 +306,7 @@ pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSett
         configuration: config.meaning().to_json(),
         windows: config.windows(),
         bound_ms: config.source_settings().ingest.bound_ms,
+        keeps_history: config.history().any(),
         can_describe: true,
         accept_gap: false,
         checkpoints: None,

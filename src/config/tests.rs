@@ -195,6 +195,9 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "windows.idle_timeout = \"none\"",
         "windows.idle_timeout = \"none\" (file FILE): must be a duration of whole milliseconds with its unit, such as \"5m\", \"10s\" or \"250ms\", or \"off\"",
     );
+    file("deduplication.horizon = \"0s\"", "deduplication.horizon = 0s (file FILE): must be between 1ms and 34 years");
+    file("privacy.pages_max = 0", "privacy.pages_max = 0 (file FILE): must be between 1 and 1000000000");
+    file("privacy.pages_max = \"all\"", "privacy.pages_max = \"all\" (file FILE): must be a whole number, or \"off\"");
     file("validation.id_bytes_max = 0", "validation.id_bytes_max = 0 (file FILE): must be between 1 and 65536");
     file(
         "validation.id_bytes_max = -1",
@@ -488,6 +491,8 @@ fn what_differs_from_the_committed_meaning() {
         ],
     );
     check("[validation]\nid_bytes_max = 7", &["validation.id_bytes_max: 256 committed, 7 configured"]);
+    check("deduplication.horizon = \"6m\"", &["deduplication.horizon: nothing committed, 6m configured"]);
+    check("privacy.pages_max = 7", &["privacy.pages_max: nothing committed, 7 configured"]);
     check("dead_letters.late = true", &["dead_letters.late: false committed, true configured"]);
     check("privacy.dead_letter_payload = \"sanitised\"\nkafka.sanitised_events_topic = \"s\"", &[]);
     check("kafka.events_topic = \"e\"", &["kafka.events_topic: clickstream-events committed, e configured"]);

@@ -63,6 +63,8 @@ pub struct StartSettings {
     pub windows: Windows,
     /// How far events may come out of order, ms.
     pub bound_ms: i64,
+    /// Whether it keeps the past of its partitions.
+    pub keeps_history: bool,
     /// Whether the brokers can be asked for the id of a topic and for what the user may do. The embedded one does not answer.
     pub can_describe: bool,
     /// Whether to go on where records that are needed are gone.
@@ -156,6 +158,7 @@ pub fn start_job(
         differences,
         windows: settings.windows,
         bound_ms: settings.bound_ms,
+        keeps_history: settings.keeps_history,
         accept_gap: settings.accept_gap,
         generation_seen: 0,
     };
