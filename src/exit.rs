@@ -39,6 +39,8 @@ pub enum Exit {
     Different = 20,
     /// A check found something that has to be put right.
     Bad = 21,
+    /// The schema registry refuses, or can't be asked.
+    Registry = 22,
 }
 
 impl Exit {

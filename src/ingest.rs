@@ -9,6 +9,7 @@
 //! record survives but hashes, the page's key and what was counted.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use clicktide_dataflows::event::Activity;
 use clicktide_dataflows::time::{Judgement, PartitionClock, Windows};
@@ -17,6 +18,7 @@ use crate::avro::Decoder;
 use crate::event::DecodedEvent;
 use crate::json;
 use crate::privacy::{Domain, HashKey, PageKey};
+use crate::registry::Schemas;
 use crate::validation::{self, Limits, Reason};
 
 /// How payloads are written.
@@ -24,8 +26,21 @@ use crate::validation::{self, Limits, Reason};
 pub enum Format {
     /// Bare Avro bodies.
     Avro(Decoder),
+    /// In the wire format of a schema registry. Whoever reads a record of these waits until its schema is known, as
+    /// [`Schemas::awaited`] says: a record of an unknown schema is undecodable.
+    Wire(Arc<Schemas>),
     /// One JSON object each.
     JsonLines,
+}
+
+impl Format {
+    /// The schemas that records are written with, where a registry has them.
+    pub fn schemas(&self) -> Option<&Arc<Schemas>> {
+        match self {
+            Format::Wire(schemas) => Some(schemas),
+            Format::Avro(_) | Format::JsonLines => None,
+        }
+    }
 }
 
 /// A record as it is read from a partition of the log.
@@ -117,6 +132,7 @@ impl Ingest {
     pub fn read<'a>(&self, record: &Record<'a>) -> Result<ValidEvent<'a>, Reason> {
         let (mut event, in_payload_ms) = match &self.format {
             Format::Avro(decoder) => (decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None),
+            Format::Wire(schemas) => (schemas.decode(record.payload).ok_or(Reason::Undecodable)?, None),
             Format::JsonLines => {
                 let line = json::decode_line(record.payload).map_err(|_| Reason::Undecodable)?;
                 (line.event, line.record_timestamp_ms)

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::avro::Decoder;
+use crate::avro::wire::split;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::kafka::dead_letters::{Letter, ReplaySettings, read_letters, replay_letters};
@@ -153,12 +154,28 @@ fn show(place: Place, raw: bool, config: &Config) -> Result<(), Failure> {
         return std::io::stdout().write_all(&letter.payload).map_err(|e| Failure::new(Exit::Failure, e));
     }
     println!("{}", line(&letter));
-    match Decoder::default().decode(&letter.payload) {
-        Ok(event) => println!("decoded by the published schema: {event:#?}"),
-        Err(error) => println!("by the published schema: {error}"),
-    }
+    println!("{}", decoded(&letter.payload, config));
     println!("bytes: {}", letter.payload.escape_ascii());
     Ok(())
+}
+
+/// What a payload is as an event, or why it is none.
+fn decoded(payload: &[u8], config: &Config) -> String {
+    let (which, decoder, body) = match config.schema_registry.registry() {
+        None => ("the published schema".to_owned(), Ok(Decoder::default()), payload),
+        Some(registry) => {
+            let Some((id, body)) = split(payload) else {
+                return "not in the registry's wire format: it does not begin with 0 and the id of a schema".to_owned();
+            };
+            let schema = registry.schema(id).map_err(|error| error.to_string());
+            let decoder = schema.and_then(|schema| schema.decoder());
+            (format!("schema {id} of the registry"), decoder, body)
+        }
+    };
+    match decoder.map(|decoder| decoder.decode(body).map(|event| format!("{event:#?}")).map_err(|e| e.to_string())) {
+        Ok(Ok(event)) => format!("decoded by {which}: {event}"),
+        Ok(Err(error)) | Err(error) => format!("by {which}: {error}"),
+    }
 }
 
 /// The same as [`read_letters`] of one partition, the others being passed over.

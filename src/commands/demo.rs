@@ -59,6 +59,9 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     ])
     .map_err(kafka)?;
     config.kafka.brokers = broker.address();
+    // Everything is in this process.
+    config.schema_registry.url = None;
+    config.generator.schema_change.enabled = false;
 
     logging::begin_process(0);
     let workers = config.cluster.workers;

@@ -6,19 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::avro;
+use crate::avro::wire::SchemaId;
 use crate::commands::progress::Teller;
 use crate::commands::signals::stop_on_signal;
 use crate::commands::status_line::{Voice, span};
 use crate::config::Config;
+use crate::event::ClickEvent;
 use crate::exit::{Exit, Failure};
 use crate::generator::clock::SystemClock;
 use crate::generator::report::{Progress, Summary};
 use crate::generator::run::{RunError, run};
+use crate::generator::versions::Versions;
 use crate::http::{self, GeneratorSite, Health, Site};
+use crate::ingest::Format;
 use crate::kafka::probe::reach;
 use crate::kafka::producer::{EventProducer, ProducerConfig, ProducerError};
 use crate::metrics;
 use crate::millis::Millis;
+use crate::registry::Subject;
 
 /// Generates until the configured duration is over or a signal comes. In JSON, the summary is told.
 ///
@@ -86,8 +91,8 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         statistics_interval: config.kafka.statistics_interval.map(Millis::duration),
         connect_timeout: Duration::from_secs(10),
     };
-    let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))
-        .map_err(|e: ProducerError| Failure::new(Exit::Kafka, e))?;
+    let mut sink =
+        EventProducer::connect(producer, encoder(config)?).map_err(|e: ProducerError| Failure::new(Exit::Kafka, e))?;
     if let Some(balanced) = config.generator.balanced_partitions.filter(|n| *n as usize != sink.partitions()) {
         let partitions = sink.partitions();
         tracing::warn!(balanced, partitions, "generator.balanced_partitions is not the topic's number of partitions");
@@ -97,6 +102,42 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         Err(error @ RunError::Settings(_)) => Err(Failure::new(Exit::Configuration, error)),
         Err(error @ RunError::Send { .. }) => Err(Failure::new(Exit::Kafka, error)),
     }
+}
+
+/// Appends an event to a buffer, as records are written.
+type Encode = Box<dyn FnMut(&ClickEvent, &mut Vec<u8>)>;
+
+/// How events are written: as bare bodies, or where there is a registry in its wire format. Waits for a registry that does not answer.
+///
+/// # Errors
+/// When the registry refuses.
+fn encoder(config: &Config) -> Result<Encode, Failure> {
+    let Format::Wire(schemas) = config.format() else { return Ok(Box::new(avro::encode_event)) };
+    let publication = config.schema_registry.publication();
+    let subject = publication.events(&config.kafka.events_topic);
+    let id = |schema| {
+        let id = schemas.id_of(publication, &Subject { name: subject.name.clone(), schema });
+        id.map(SchemaId::prefix).map_err(|error| Failure::new(Exit::Registry, error))
+    };
+    let change = config.generator.schema_change;
+    let prefix = id(subject.schema)?;
+    if !change.enabled {
+        return Ok(Box::new(move |event, payload| {
+            payload.extend_from_slice(&prefix);
+            avro::encode_event(event, payload);
+        }));
+    }
+    let later_prefix = id(avro::CLICK_EVENT_LATER_SCHEMA)?;
+    let mut versions = Versions::new(change);
+    Ok(Box::new(move |event, payload| {
+        if versions.later(event.timestamp) {
+            payload.extend_from_slice(&later_prefix);
+            avro::encode_later_event(event, payload);
+        } else {
+            payload.extend_from_slice(&prefix);
+            avro::encode_event(event, payload);
+        }
+    }))
 }
 
 /// What `/metrics/health` says.

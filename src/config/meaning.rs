@@ -19,6 +19,9 @@ pub struct Meaning {
     validation: super::Validation,
     privacy: PrivacyMeaning,
     dead_letters: super::DeadLetters,
+    /// Whether events are read in the wire format of a schema registry: what is an event in one format is none in the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_registry: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,6 +63,7 @@ impl Meaning {
                 hash_key_fingerprint: config.hash_key().fingerprint(),
             },
             dead_letters: config.dead_letters.clone(),
+            schema_registry: config.schema_registry.url.as_ref().map(|_| "on"),
         }
     }
 

@@ -34,6 +34,8 @@ pub mod report;
 
 pub mod run;
 
+pub mod versions;
+
 pub use model::Model;
 pub use report::{Progress, Summary};
 pub use run::run;

@@ -46,6 +46,8 @@ pub struct Settings {
     pub daily_curve: DailyCurve,
     /// A burst on top of it all.
     pub burst: Burst,
+    /// A change of the schema in mid-run.
+    pub schema_change: SchemaChange,
     /// Choose user ids so that this many partitions, keyed by user, get equal shares of users and of traffic;
     /// or off.
     #[serde(with = "or_off")]
@@ -113,6 +115,19 @@ pub struct Burst {
     pub repeat: Option<Millis>,
 }
 
+/// A change of the schema in mid-run: from then on a share of the events is written with a later version, as when the producers are
+/// brought up to date one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SchemaChange {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// When it begins, in event time after the first event.
+    pub start: Millis,
+    /// The share of the events from then on that are written with the later version, in [0, 1].
+    pub share: f64,
+}
+
 /// A setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("generator.{key} = {value}: must be {expected}")]
@@ -154,6 +169,7 @@ impl Default for Settings {
             session_duration_share: 0.5,
             daily_curve: DailyCurve::default(),
             burst: Burst::default(),
+            schema_change: SchemaChange::default(),
             balanced_partitions: None,
             http_listen: None,
         }
@@ -181,6 +197,12 @@ impl Default for Burst {
             start: Millis(60_000),
             repeat: None,
         }
+    }
+}
+
+impl Default for SchemaChange {
+    fn default() -> Self {
+        SchemaChange { enabled: false, start: Millis(60_000), share: 0.5 }
     }
 }
 
@@ -218,6 +240,7 @@ impl Settings {
         between("session_duration_share", self.session_duration_share, 0.0, 1.0)?;
         self.daily_curve.validate()?;
         self.burst.validate()?;
+        self.schema_change.validate()?;
         self.validate_balance()
     }
 
@@ -285,6 +308,13 @@ impl Burst {
             Some(repeat) => between_millis("burst.repeat", repeat, self.duration, OFFSET_MAX),
             None => Ok(()),
         }
+    }
+}
+
+impl SchemaChange {
+    fn validate(&self) -> Result<(), SettingsError> {
+        between_millis("schema_change.start", self.start, Millis(0), OFFSET_MAX)?;
+        between("schema_change.share", self.share, 0.0, 1.0)
     }
 }
 

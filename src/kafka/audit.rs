@@ -35,7 +35,8 @@ use std::time::Duration;
 use crate::audit::{
     AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
 };
-use crate::avro::{DecodeError, decode_page_analytics};
+use crate::avro::DecodeError;
+use crate::avro::wire::decode_result;
 use crate::ingest::{Ingest, Record};
 use crate::kafka::progress::{ReadProgressError, read_progress};
 use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
@@ -328,7 +329,7 @@ impl AuditSettings {
     }
 
     fn result(&self, record: &ScanRecord<'_>) -> Result<clicktide_dataflows::event::PageAnalytics, AuditError> {
-        decode_page_analytics(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
+        decode_result(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
             topic: self.topics.results.clone(),
             partition: record.partition,
             offset: record.offset,
@@ -402,6 +403,9 @@ impl Input {
             work.advance(u64::try_from(offset + 1 - next_offset.get()).unwrap_or(0));
             next_offset.set(offset + 1);
             let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
+            if let Some(schemas) = ingest.format.schemas() {
+                schemas.wait_for(record.payload);
+            }
             (offset, ingest.read(&record).map(Click::from))
         };
         Partition {

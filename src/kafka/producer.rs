@@ -128,7 +128,7 @@ const STATISTICS_MS: &str = "100";
 /// How long to wait for the producer id before events are sent without.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
+impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
     /// Connects, makes sure that the topic is there, and waits until the producer may send.
     ///
     /// # Errors
@@ -194,7 +194,7 @@ fn partition_count(
     }
 }
 
-impl<E: Fn(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
+impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
     type Error = ProducerError;
 
     fn send(&mut self, event: &ClickEvent) -> Result<Admission, ProducerError> {
