@@ -23,6 +23,7 @@ use clap::Parser;
 use clicktide::avro;
 use clicktide::event::ClickEvent;
 use clicktide::generator::clock::SystemClock;
+use clicktide::generator::form::Form;
 use clicktide::generator::send::{Admission, Deliveries, SendEvent};
 use clicktide::generator::settings::EventKey;
 use clicktide::generator::{Model, Schedule, Settings, murmur2, run};
@@ -180,7 +181,7 @@ fn measure(
             }
             Stage::Encoding => {
                 for event in sample.iter().cycle().take(events) {
-                    sink.encode(event);
+                    sink.encode(event, Form::Event);
                 }
             }
             Stage::Partitioning => {
@@ -191,7 +192,7 @@ fn measure(
             Stage::OneLoop => {
                 for due_us in schedule.take(events) {
                     model.write_next(start_ms + (due_us / 1_000) as i64, &mut event);
-                    let Ok(_) = sink.send(&event);
+                    let Ok(_) = sink.send(&event, Form::Event);
                 }
             }
             Stage::Generator => {
@@ -237,9 +238,9 @@ impl MemorySink {
         MemorySink { key, partitions, payload: Vec::new(), bytes: 0, deliveries: Deliveries::default() }
     }
 
-    fn encode(&mut self, event: &ClickEvent) -> usize {
+    fn encode(&mut self, event: &ClickEvent, form: Form) -> usize {
         self.payload.clear();
-        avro::encode_event(event, &mut self.payload);
+        form.write_avro(event, avro::encode_event, &mut self.payload);
         let bytes = self.key.of(event).len() + black_box(&self.payload).len();
         self.bytes += bytes as u64;
         bytes
@@ -253,10 +254,14 @@ impl MemorySink {
 impl SendEvent for MemorySink {
     type Error = Infallible;
 
-    fn send(&mut self, event: &ClickEvent) -> Result<Admission, Infallible> {
-        let bytes = self.encode(event);
+    fn send(&mut self, event: &ClickEvent, form: Form) -> Result<Admission, Infallible> {
+        let bytes = self.encode(event, form);
         self.choose_partition(event);
         Ok(Admission::Accepted { bytes })
+    }
+
+    fn partitions(&self) -> usize {
+        self.partitions as usize
     }
 
     fn take_deliveries(&mut self) -> Deliveries {

@@ -105,6 +105,8 @@ pub const GENERATED_ACKNOWLEDGED: &str = "clicktide_generator_acknowledged_total
 pub const GENERATED_FAILED: &str = "clicktide_generator_failed_total";
 /// Generated events that found no room at the producer when they were due.
 pub const GENERATED_DELAYED: &str = "clicktide_generator_delayed_total";
+/// Generated records that are not clean events; label `kind`.
+pub const GENERATED_INJECTED: &str = "clicktide_generator_injected_total";
 /// How far the generator is behind its schedule.
 pub const GENERATOR_SCHEDULE_LAG: &str = "clicktide_generator_schedule_lag_seconds";
 /// The rate that the generator's schedule prescribes.
@@ -334,6 +336,11 @@ pub const METRICS: &[Metric] = &[
     counter(GENERATED_ACKNOWLEDGED, &[], "Generated events that the broker has acknowledged"),
     counter(GENERATED_FAILED, &[], "Generated events that were given up"),
     counter(GENERATED_DELAYED, &[], "Generated events that found the producer's queue full when they were due"),
+    counter(
+        GENERATED_INJECTED,
+        &["kind"],
+        "Generated records that are late, doubled, damaged or unusual in another way, by kind",
+    ),
     seconds(gauge(GENERATOR_SCHEDULE_LAG, &[], "Greatest lag of the generator behind its schedule in the last second")),
     gauge(GENERATOR_TARGET_RATE, &[], "The rate that the generator's schedule prescribes, events per second"),
     histogram(GENERATOR_ACKNOWLEDGEMENT, "From the send of a generated event to its acknowledgement"),

@@ -69,6 +69,7 @@ fn every_metric_moves() {
         "--set=generator.burst.duration=2s",
         "--set=generator.burst.repeat=5s",
         "--set=generator.burst.events_per_second=500",
+        "--set=generator.duplicates.enabled=true",
     ];
     let mut generator = job.generate_by(&job.job_brokers, 300, None, &generator);
     let mut pages = Pages::of(ports.iter().copied());

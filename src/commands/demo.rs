@@ -111,7 +111,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
         std::thread::Builder::new()
             .name("generator".to_owned())
             .spawn(move || {
-                if let Err(failure) = produce(&config, &stop, |_| {}) {
+                if let Err(failure) = produce(&config, &stop, None, |_| {}) {
                     failure.exit.now(failure.why);
                 }
             })

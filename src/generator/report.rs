@@ -6,6 +6,7 @@ use clicktide_dataflows::event::EventType;
 use metrics::{Counter, Gauge, Histogram};
 use serde::Serialize;
 
+use super::injected::Injected;
 use super::send::Deliveries;
 use crate::metrics as names;
 
@@ -51,6 +52,8 @@ pub struct Summary {
     pub unknown: u64,
     /// Events that were due before the end but not sent, since the run was stopped while it lagged.
     pub unsent: u64,
+    /// Events that had happened by the end and were to be sent later.
+    pub on_the_way: u64,
     /// Events that found no room at the producer when they were due.
     pub delayed: u64,
     /// Mean rate of sending, events per second.
@@ -67,8 +70,10 @@ pub struct Summary {
     pub bytes: u64,
     /// Acknowledged events by partition.
     pub by_partition: Vec<u64>,
-    /// Events sent by type.
+    /// Events sent by type; what was sent twice or damaged too.
     pub mix: MixCounts,
+    /// What was sent beside clean events.
+    pub injected: Injected,
 }
 
 /// Events by type.
@@ -155,8 +160,8 @@ impl fmt::Display for Summary {
         }
         writeln!(
             f,
-            "schedule      greatest lag {:.1} ms, {} delayed by a full queue, {} due but not sent",
-            self.lag_ms_max, self.delayed, self.unsent
+            "schedule      greatest lag {:.1} ms, {} delayed by a full queue, {} due but not sent, {} on their way",
+            self.lag_ms_max, self.delayed, self.unsent, self.on_the_way
         )?;
         writeln!(
             f,
@@ -177,7 +182,14 @@ impl fmt::Display for Summary {
             percent(self.mix.clicks),
             percent(self.mix.add_to_cart),
             percent(self.mix.purchases)
-        )
+        )?;
+        let injected: Vec<String> = self
+            .injected
+            .kinds()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        if injected.is_empty() { Ok(()) } else { write!(f, "\ninjected      {}", injected.join(", ")) }
     }
 }
 
@@ -202,6 +214,16 @@ impl Metrics {
             schedule_lag_s: metrics::gauge!(names::GENERATOR_SCHEDULE_LAG),
             target_rate: metrics::gauge!(names::GENERATOR_TARGET_RATE),
             ack_latency_s: metrics::histogram!(names::GENERATOR_ACKNOWLEDGEMENT),
+        }
+    }
+
+    /// Takes in what has been sent beside clean events since `before`.
+    pub(super) fn update_injected(&self, injected: &Injected, before: &Injected) {
+        if injected == before {
+            return;
+        }
+        for ((kind, count), (_, before)) in injected.kinds().zip(before.kinds()) {
+            metrics::counter!(names::GENERATED_INJECTED, "kind" => kind).increment(count - before);
         }
     }
 

@@ -1,9 +1,18 @@
 //! What the generator can be told: the section `[generator]` of the configuration.
 
+mod realism;
+mod schema_change;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use realism::{
+    Bots, ClockSkew, DelayDistribution, Delays, Duplicates, FlashCrowd, Invalid, Malformed, Mobile, Silence,
+};
+pub use schema_change::SchemaChange;
+
+use super::scenario::Scenario;
 use crate::event::ClickEvent;
 use crate::millis::{Millis, or_off};
 
@@ -13,6 +22,9 @@ use crate::millis::{Millis, or_off};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Which preset was asked for. What it sets is in the other keys once the configuration has been loaded; by itself it
+    /// does nothing.
+    pub scenario: Scenario,
     /// Seed of all randomness. The same seed, settings and start give the same events.
     pub seed: u64,
     /// Number of users in the pool.
@@ -48,6 +60,24 @@ pub struct Settings {
     pub burst: Burst,
     /// A change of the schema in mid-run.
     pub schema_change: SchemaChange,
+    /// Events that are sent later than they happened.
+    pub delays: Delays,
+    /// Clients that send the events of a session together, minutes later.
+    pub mobile: Mobile,
+    /// Records that are sent twice.
+    pub duplicates: Duplicates,
+    /// Records whose bytes are no event.
+    pub malformed: Malformed,
+    /// Events that break a rule.
+    pub invalid: Invalid,
+    /// Users whose clocks are wrong.
+    pub clock_skew: ClockSkew,
+    /// A few users with very many events.
+    pub bots: Bots,
+    /// A hot page, which moves.
+    pub flash_crowd: FlashCrowd,
+    /// Partitions that get nothing for a while.
+    pub silence: Silence,
     /// Choose user ids so that this many partitions, keyed by user, get equal shares of users and of traffic;
     /// or off.
     #[serde(with = "or_off")]
@@ -115,19 +145,6 @@ pub struct Burst {
     pub repeat: Option<Millis>,
 }
 
-/// A change of the schema in mid-run: from then on a share of the events is written with a later version, as when the producers are
-/// brought up to date one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SchemaChange {
-    /// Whether there is one.
-    pub enabled: bool,
-    /// When it begins, in event time after the first event.
-    pub start: Millis,
-    /// The share of the events from then on that are written with the later version, in [0, 1].
-    pub share: f64,
-}
-
 /// A setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("generator.{key} = {value}: must be {expected}")]
@@ -153,6 +170,7 @@ impl EventKey {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            scenario: Scenario::Normal,
             seed: 1,
             users: 1_000,
             pages: 100,
@@ -170,6 +188,15 @@ impl Default for Settings {
             daily_curve: DailyCurve::default(),
             burst: Burst::default(),
             schema_change: SchemaChange::default(),
+            delays: Delays::default(),
+            mobile: Mobile::default(),
+            duplicates: Duplicates::default(),
+            malformed: Malformed::default(),
+            invalid: Invalid::default(),
+            clock_skew: ClockSkew::default(),
+            bots: Bots::default(),
+            flash_crowd: FlashCrowd::default(),
+            silence: Silence::default(),
             balanced_partitions: None,
             http_listen: None,
         }
@@ -197,12 +224,6 @@ impl Default for Burst {
             start: Millis(60_000),
             repeat: None,
         }
-    }
-}
-
-impl Default for SchemaChange {
-    fn default() -> Self {
-        SchemaChange { enabled: false, start: Millis(60_000), share: 0.5 }
     }
 }
 
@@ -241,6 +262,15 @@ impl Settings {
         self.daily_curve.validate()?;
         self.burst.validate()?;
         self.schema_change.validate()?;
+        self.delays.validate()?;
+        self.mobile.validate()?;
+        self.duplicates.validate()?;
+        self.malformed.validate()?;
+        self.invalid.validate()?;
+        self.clock_skew.validate()?;
+        self.bots.validate()?;
+        self.flash_crowd.validate()?;
+        self.silence.validate()?;
         self.validate_balance()
     }
 
@@ -304,17 +334,7 @@ impl Burst {
         between("burst.events_per_second", self.events_per_second, RATE_MIN, RATE_MAX)?;
         between_millis("burst.duration", self.duration, Millis(1), OFFSET_MAX)?;
         between_millis("burst.start", self.start, Millis(0), OFFSET_MAX)?;
-        match self.repeat {
-            Some(repeat) => between_millis("burst.repeat", repeat, self.duration, OFFSET_MAX),
-            None => Ok(()),
-        }
-    }
-}
-
-impl SchemaChange {
-    fn validate(&self) -> Result<(), SettingsError> {
-        between_millis("schema_change.start", self.start, Millis(0), OFFSET_MAX)?;
-        between("schema_change.share", self.share, 0.0, 1.0)
+        realism::repeats("burst.repeat", self.repeat, self.duration)
     }
 }
 

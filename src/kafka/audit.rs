@@ -25,12 +25,16 @@
 //! has deleted are not missed: a partition's results are in order of their windows, and its dead letters in that of their
 //! offsets.
 
+mod truth;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use truth::compare_with_truth;
 
 use crate::audit::{
     AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
@@ -107,6 +111,16 @@ pub enum AuditError {
         offset: i64,
         /// What is wrong with it.
         source: DecodeError,
+    },
+    /// The file with the expected results can't be read.
+    #[error("{file}:{line}: {reason}")]
+    Truth {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -207,7 +221,7 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
         compared_from: from,
         compared_through: through,
         windows: windows.len() as u64,
-        input: totals,
+        input: Some(totals),
         results: comparison.finish(),
         dead_letters,
         notes,

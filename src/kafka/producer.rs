@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -14,8 +14,11 @@ use rdkafka::statistics::Statistics;
 
 use super::statistics::ClientMetrics;
 use crate::event::ClickEvent;
+use crate::generator::form::Form;
 use crate::generator::send::{Admission, Deliveries, SendEvent};
 use crate::generator::settings::EventKey;
+use crate::generator::truth::Witness;
+use crate::ingest::Record;
 
 /// Where and how to produce.
 #[derive(Clone, PartialEq, Eq)]
@@ -146,6 +149,7 @@ impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
             origin,
             deliveries: Arc::clone(&deliveries),
             ready: Mutex::new(Some(ready)),
+            witness: OnceLock::new(),
             metrics: ClientMetrics::of("generator"),
             statistics_interval: config.statistics_interval,
             measured: Mutex::default(),
@@ -165,9 +169,31 @@ impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
         Ok(EventProducer { producer, config, encode, payload: Vec::new(), origin, deliveries, partitions })
     }
 
-    /// How many partitions the topic had when the producer connected.
-    pub fn partitions(&self) -> usize {
-        self.partitions
+    /// Where each partition ends: the offset that the next record will get.
+    ///
+    /// # Errors
+    ///
+    /// No broker answers.
+    pub fn end_offsets(&self) -> Result<Vec<i64>, ProducerError> {
+        let ProducerConfig { brokers, topic, connect_timeout, .. } = &self.config;
+        let end = |partition: usize| {
+            self.producer
+                .client()
+                .fetch_watermarks(topic, partition as i32, *connect_timeout)
+                .map(|(_, end)| end)
+                .map_err(|source| ProducerError::Unreachable {
+                    brokers: brokers.clone(),
+                    topic: topic.clone(),
+                    source: Box::new(source),
+                })
+        };
+        (0..self.partitions).map(end).collect()
+    }
+
+    /// Has `witness` told of every record that is acknowledged from now on. There is one witness.
+    pub fn tell(&self, witness: Witness) {
+        // It is set once, before anything is sent.
+        _ = self.producer.client().context().witness.set(witness);
     }
 
     fn produce_error(&self, source: KafkaError) -> ProducerError {
@@ -197,9 +223,9 @@ fn partition_count(
 impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
     type Error = ProducerError;
 
-    fn send(&mut self, event: &ClickEvent) -> Result<Admission, ProducerError> {
+    fn send(&mut self, event: &ClickEvent, form: Form) -> Result<Admission, ProducerError> {
         self.payload.clear();
-        (self.encode)(event, &mut self.payload);
+        form.write_avro(event, &mut self.encode, &mut self.payload);
         let key = self.config.key.of(event);
         let sent_us = self.origin.elapsed().as_micros() as usize;
         let record = BaseRecord::with_opaque_to(&self.config.topic, sent_us).key(key).payload(&self.payload);
@@ -208,6 +234,11 @@ impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Admission::QueueFull),
             Err((source, _)) => Err(self.produce_error(source)),
         }
+    }
+
+    /// How many partitions the topic had when the producer connected.
+    fn partitions(&self) -> usize {
+        self.partitions
     }
 
     fn take_deliveries(&mut self) -> Deliveries {
@@ -234,6 +265,7 @@ struct DeliveryCounter {
     deliveries: Arc<Mutex<Deliveries>>,
     /// Told once that the producer has its id.
     ready: Mutex<Option<Sender<()>>>,
+    witness: OnceLock<Witness>,
     metrics: ClientMetrics,
     statistics_interval: Option<Duration>,
     /// When the metrics were brought up to date last.
@@ -297,6 +329,16 @@ impl ProducerContext for DeliveryCounter {
                 let latency = self.origin.elapsed().saturating_sub(Duration::from_micros(sent_us as u64));
                 let partition = usize::try_from(message.partition()).unwrap_or_default();
                 lock(&self.deliveries).acknowledge(partition, latency);
+                if let Some(witness) = self.witness.get() {
+                    witness.acknowledged(
+                        &Record {
+                            offset: message.offset(),
+                            record_timestamp_ms: message.timestamp().to_millis(),
+                            payload: message.payload().unwrap_or_default(),
+                        },
+                        partition,
+                    );
+                }
             }
             Err((error, _)) => lock(&self.deliveries).fail(error.to_string()),
         }
@@ -366,7 +408,7 @@ mod tests {
             let mut expected = vec![0; PARTITIONS];
             for event in events(2_000) {
                 let bytes = key.of(&event).len() + serde_json::to_vec(&event).unwrap().len();
-                assert_eq!(producer.send(&event).unwrap(), Admission::Accepted { bytes });
+                assert_eq!(producer.send(&event, Form::Event).unwrap(), Admission::Accepted { bytes });
                 expected[murmur2::partition(key.of(&event).as_bytes(), PARTITIONS as u32) as usize] += 1;
             }
             producer.flush(Duration::from_secs(60)).unwrap();
@@ -401,7 +443,8 @@ mod tests {
         let properties = [("queue.buffering.max.messages", "10"), ("linger.ms", "60000")];
         let config = config(cluster.bootstrap_servers(), EventKey::UserId, &properties);
         let mut producer = EventProducer::connect(config, encode).unwrap();
-        let admissions: Vec<Admission> = events(11).iter().map(|event| producer.send(event).unwrap()).collect();
+        let admissions: Vec<Admission> =
+            events(11).iter().map(|event| producer.send(event, Form::Event).unwrap()).collect();
         assert!(admissions[..10].iter().all(|admission| matches!(admission, Admission::Accepted { .. })));
         assert_eq!(admissions[10], Admission::QueueFull);
         producer.flush(Duration::from_secs(60)).unwrap();
