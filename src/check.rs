@@ -17,6 +17,7 @@ use crate::kafka::permissions::{may_run, may_show_positions};
 use crate::kafka::probe;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
+use crate::registry::{RegistryError, Subject};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("HTTP token", http_token(config)),
         line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
+        line("schema registry", schema_registry(config)),
     ];
     lines.extend(kafka(config));
     lines
@@ -204,6 +206,32 @@ fn property_files(connection: &Connection) -> Outcome {
         return Outcome::Skipped("none are named".into());
     }
     outcome(connection.check_files())
+}
+
+/// Looks up the schema of the results, and whether it could be registered where it is not there.
+fn schema_registry(config: &Config) -> Outcome {
+    let Some(registry) = config.schema_registry.registry() else {
+        return Outcome::Skipped("schema_registry.url is off: values are bare Avro bodies".into());
+    };
+    let publication = config.schema_registry.publication();
+    let Subject { name, schema } = publication.results(&config.kafka.results_topic);
+    match registry.look_up(&name, schema) {
+        Ok(_) => return Outcome::Good,
+        Err(RegistryError::Missing { .. }) if publication.register => {}
+        Err(RegistryError::Missing { url, .. }) => {
+            return Outcome::Bad(format!(
+                "our schema is not registered under subject {name:?} at {url}, and schema_registry.register is false"
+            ));
+        }
+        Err(error) => return Outcome::Bad(error.to_string()),
+    }
+    match registry.incompatibility(&name, schema) {
+        Ok(None) => Outcome::Good,
+        Ok(Some(reason)) => Outcome::Bad(format!(
+            "our schema is not compatible with what is registered under subject {name:?}: {reason}"
+        )),
+        Err(error) => Outcome::Bad(error.to_string()),
+    }
 }
 
 fn kafka(config: &Config) -> Vec<CheckLine> {

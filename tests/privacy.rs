@@ -17,6 +17,7 @@ use aho_corasick::AhoCorasick;
 use clicktide::audit::{Click, Definition, Partition, expect};
 use clicktide::avro::{decode_page_analytics, sanitised_event_json};
 use clicktide::event::ClickEvent;
+use clicktide::history::HistoryLimits;
 use clicktide::privacy::{Domain, HashKey};
 use clicktide::validation::Reason;
 use clicktide_dataflows::event::{EventType, PageAnalytics};
@@ -200,6 +201,7 @@ impl Script {
             time_ms: event.timestamp,
             record_timestamp_ms: None,
             session_duration_s: event.session_duration,
+            payload: 0,
         };
         let records = |events: &Vec<ClickEvent>| {
             let clicks: Vec<_> = events.iter().map(click).collect();
@@ -207,7 +209,8 @@ impl Script {
         };
         let partitions =
             self.counted.iter().map(|events| Partition { records: records(events), idle_advances: vec![] });
-        let definition = Definition { windows: Job::windows(), bound_ms: BOUND_MS, through_ms: Some(through) };
+        let history = HistoryLimits::default();
+        let definition = Definition { windows: Job::windows(), bound_ms: BOUND_MS, through_ms: Some(through), history };
         let mut results = Vec::new();
         expect(&definition, partitions.collect(), |result| results.push(result), |_| {}).expect("events");
         results

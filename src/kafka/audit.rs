@@ -39,7 +39,8 @@ pub use truth::compare_with_truth;
 use crate::audit::{
     AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
 };
-use crate::avro::{DecodeError, decode_page_analytics};
+use crate::avro::DecodeError;
+use crate::avro::wire::decode_result;
 use crate::exit::Exit;
 use crate::history::HistoryLimits;
 use crate::ingest::{Ingest, Record};
@@ -134,6 +135,7 @@ impl AuditError {
             AuditError::Scan(error) => error.exit(),
             AuditError::Progress(error) => error.exit(),
             AuditError::NoProgress { .. } | AuditError::Undecodable { .. } => Exit::Kafka,
+            AuditError::Truth { .. } => Exit::Failure,
         }
     }
 }
@@ -366,7 +368,7 @@ impl AuditSettings {
     }
 
     fn result(&self, record: &ScanRecord<'_>) -> Result<clicktide_dataflows::event::PageAnalytics, AuditError> {
-        decode_page_analytics(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
+        decode_result(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
             topic: self.topics.results.clone(),
             partition: record.partition,
             offset: record.offset,
@@ -440,6 +442,9 @@ impl Input {
             work.advance(u64::try_from(offset + 1 - next_offset.get()).unwrap_or(0));
             next_offset.set(offset + 1);
             let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
+            if let Some(schemas) = ingest.format.schemas() {
+                schemas.wait_for(record.payload);
+            }
             (offset, ingest.read(&record).map(|valid| Click::new(valid, record.payload)))
         };
         Partition {

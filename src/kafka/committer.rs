@@ -17,6 +17,7 @@ use super::dead_letters::headers;
 use super::describe;
 use super::progress::read_generation;
 use super::statistics::{self, ClientMetrics};
+use crate::avro::wire::SchemaId;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::privacy::IdHash;
@@ -54,6 +55,8 @@ pub struct KafkaCommitter {
     begun_generation: i64,
     /// Commits the read positions for a group of the job's name: nothing reads them but tools that show lag.
     group: Option<BaseConsumer<LogContext>>,
+    /// What every result begins with: the id of its schema, where there is a registry.
+    result_prefix: Vec<u8>,
     payload: Vec<u8>,
 }
 
@@ -197,11 +200,18 @@ impl KafkaCommitter {
             },
             begun_generation: 0,
             group,
+            result_prefix: Vec::new(),
             payload: Vec::new(),
         };
         let call = format!("init_transactions as {job:?}");
         committer.retried(&call, |producer, wait| producer.init_transactions(wait))?;
         Ok(committer)
+    }
+
+    /// Publishes results in the wire format of a schema registry, where their schema has this id.
+    pub fn with_result_schema(mut self, id: Option<SchemaId>) -> Self {
+        self.result_prefix = id.map(|id| id.prefix().to_vec()).unwrap_or_default();
+        self
     }
 
     /// Begins a run: commits `progress`, and forgets the idle advances whose keys are in `outdated`.
@@ -423,6 +433,7 @@ impl CommitEpoch for KafkaCommitter {
         let outcome = self.transaction(|committer| {
             for result in epoch.windows.iter().flat_map(|window| &window.results) {
                 payload.clear();
+                payload.extend_from_slice(&committer.result_prefix);
                 encode_page_analytics(result, &mut payload);
                 result_bytes += result.page_url.len() + payload.len();
                 committer.send(BaseRecord::to(&committer.topics.results).key(&result.page_url).payload(&payload))?;
