@@ -9,10 +9,13 @@ use crate::generator::versions::Versions;
 use crate::ingest::{Format, Ingest};
 use crate::registry::Subject;
 
+/// Appends an event to a buffer.
+type Encode = Box<dyn FnMut(&ClickEvent, &mut Vec<u8>)>;
+
 /// How the records of events are written.
 pub(super) struct Encoder {
     /// Appends an event to a buffer.
-    pub(super) encode: Box<dyn FnMut(&ClickEvent, &mut Vec<u8>)>,
+    pub(super) encode: Encode,
     /// The schemas that it writes with, where there is a registry.
     schemas: Vec<SchemaId>,
 }
