@@ -17,10 +17,12 @@ use super::dead_letters::headers;
 use super::describe;
 use super::progress::read_generation;
 use super::statistics::{self, ClientMetrics};
+use crate::avro::wire::SchemaId;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
+use crate::privacy::IdHash;
 use crate::progress::{JobState, Progress};
-use crate::source::DeadLetter;
+use crate::source::{DeadLetter, SanitisedRecord};
 
 /// The topics of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +33,15 @@ pub struct JobTopics {
     pub results: String,
     /// The records that did not count.
     pub dead_letters: String,
+    /// The sanitised events, if they are wanted.
+    pub sanitised_events: Option<String>,
     /// What has been committed.
     pub progress: String,
 }
 
 /// A producer whose transactions carry a job's output.
 ///
-/// One transaction per commit holds results, dead letters, idle advances and the progress record. The transactional id is
+/// One transaction per commit holds results, dead letters, sanitised events, idle advances and the progress record. The transactional id is
 /// the job's name, so that whoever starts the job next fences this producer (KIP-98).
 pub struct KafkaCommitter {
     producer: Arc<BaseProducer<Deliveries>>,
@@ -51,6 +55,8 @@ pub struct KafkaCommitter {
     begun_generation: i64,
     /// Commits the read positions for a group of the job's name: nothing reads them but tools that show lag.
     group: Option<BaseConsumer<LogContext>>,
+    /// What every result begins with: the id of its schema, where there is a registry.
+    result_prefix: Vec<u8>,
     payload: Vec<u8>,
 }
 
@@ -194,11 +200,18 @@ impl KafkaCommitter {
             },
             begun_generation: 0,
             group,
+            result_prefix: Vec::new(),
             payload: Vec::new(),
         };
         let call = format!("init_transactions as {job:?}");
         committer.retried(&call, |producer, wait| producer.init_transactions(wait))?;
         Ok(committer)
+    }
+
+    /// Publishes results in the wire format of a schema registry, where their schema has this id.
+    pub fn with_result_schema(mut self, id: Option<SchemaId>) -> Self {
+        self.result_prefix = id.map(|id| id.prefix().to_vec()).unwrap_or_default();
+        self
     }
 
     /// Begins a run: commits `progress`, and forgets the idle advances whose keys are in `outdated`.
@@ -305,16 +318,24 @@ impl KafkaCommitter {
         let kept = &letter.payload[..letter.payload.len().min(DEAD_LETTER_BYTES_MAX)];
         let cut = (kept.len() < letter.payload.len()).then(|| letter.payload.len().to_string());
         let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let payload = letter.kept.label().to_owned();
         let said = [
             (headers::REASON, Some(&letter.reason)),
             (headers::SOURCE_TOPIC, Some(&self.topics.events)),
             (headers::SOURCE_PARTITION, Some(&partition)),
             (headers::SOURCE_OFFSET, Some(&offset)),
             (headers::CUT_FROM_BYTES, cut.as_ref()),
+            (headers::PAYLOAD, Some(&payload)),
         ];
         let said = said.into_iter().filter_map(|(key, value)| Some(Header { key, value: Some(value?) }));
         let headers = said.fold(OwnedHeaders::new(), |headers, header| headers.insert(header));
         self.send(BaseRecord::<(), [u8]>::to(&self.topics.dead_letters).payload(kept).headers(headers))
+    }
+
+    /// Keyed by the user's hash, so that all events of a user are in one partition.
+    fn send_sanitised(&self, topic: &str, event: &SanitisedRecord) -> Result<(), CommitError> {
+        let key = IdHash(event.user).to_string();
+        self.send(BaseRecord::to(topic).key(&key).payload(&event.body))
     }
 
     /// Waits until all messages are acknowledged. Without this, committing would wait in steps of 100 ms.
@@ -412,12 +433,16 @@ impl CommitEpoch for KafkaCommitter {
         let outcome = self.transaction(|committer| {
             for result in epoch.windows.iter().flat_map(|window| &window.results) {
                 payload.clear();
+                payload.extend_from_slice(&committer.result_prefix);
                 encode_page_analytics(result, &mut payload);
                 result_bytes += result.page_url.len() + payload.len();
                 committer.send(BaseRecord::to(&committer.topics.results).key(&result.page_url).payload(&payload))?;
             }
             for letter in &epoch.dead_letters {
                 committer.send_dead_letter(letter)?;
+            }
+            if let Some(topic) = &committer.topics.sanitised_events {
+                epoch.sanitised.iter().try_for_each(|event| committer.send_sanitised(topic, event))?;
             }
             for advance in &epoch.idle_advances {
                 committer.send_progress(&ProgressRecord::IdleAdvance(*advance))?;
@@ -435,6 +460,7 @@ impl CommitEpoch for KafkaCommitter {
         outcome?;
         metrics::counter!(crate::metrics::RESULT_BYTES).increment(result_bytes as u64);
         metrics::counter!(crate::metrics::DEAD_LETTERS).increment(epoch.dead_letters.len() as u64);
+        metrics::counter!(crate::metrics::SANITISED_EVENTS).increment(epoch.sanitised.len() as u64);
         self.show_positions();
         Ok(())
     }

@@ -25,6 +25,7 @@ use super::cause::Witness;
 use super::client::{Cause, ClientError, Connection, LogContext};
 use super::scan::{self, End, Scan, ScanError, ScanRecord};
 use crate::exit::Exit;
+use crate::source::DeadLetterPayload;
 
 /// A dead letter, as it stands in its topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,7 +46,9 @@ pub struct Letter {
     pub source_offset: i64,
     /// How many bytes the record had, if it was cut.
     pub cut_from_bytes: Option<u64>,
-    /// How many bytes are kept of it.
+    /// What is kept of it.
+    pub kept: DeadLetterPayload,
+    /// How many bytes are kept.
     pub bytes: usize,
     /// The bytes that are kept.
     #[serde(skip)]
@@ -64,6 +67,8 @@ pub mod headers {
     pub const SOURCE_OFFSET: &str = "source-offset";
     /// How many bytes the record had, if not all are kept.
     pub const CUT_FROM_BYTES: &str = "cut-from-bytes";
+    /// What the value is: the `original` bytes, the `sanitised` event, or `nothing`.
+    pub const PAYLOAD: &str = "payload";
     /// Of an event that was sent back: where it stands among the dead letters, `topic/partition/offset`.
     pub const REPLAYED_FROM: &str = "replayed-from";
 }
@@ -82,14 +87,16 @@ impl Letter {
             source_partition: text(headers::SOURCE_PARTITION)?.parse().ok()?,
             source_offset: text(headers::SOURCE_OFFSET)?.parse().ok()?,
             cut_from_bytes: text(headers::CUT_FROM_BYTES).and_then(|bytes| bytes.parse().ok()),
+            // Before there was the header there were no sanitised ones.
+            kept: text(headers::PAYLOAD).map_or(Some(DeadLetterPayload::Original), DeadLetterPayload::named)?,
             bytes: payload.len(),
             payload,
         })
     }
 
-    /// Whether all of the record is here.
+    /// Whether all of the record is here, as it came.
     fn whole(&self) -> bool {
-        self.cut_from_bytes.is_none() && !self.payload.is_empty()
+        self.kept == DeadLetterPayload::Original && self.cut_from_bytes.is_none() && !self.payload.is_empty()
     }
 }
 
@@ -144,7 +151,7 @@ pub struct ReplaySettings {
 pub struct Replayed {
     /// Events that were sent back.
     pub sent: u64,
-    /// Dead letters of the reason that do not hold the whole record, and so stay where they are.
+    /// Dead letters of the reason that do not hold the whole record as it came, and so stay where they are.
     pub not_whole: u64,
     /// Dead letters of the reason that came from another topic, or a partition that there is not, and so stay where they are.
     pub elsewhere: u64,

@@ -18,6 +18,7 @@ use super::permissions::may_run;
 use super::probe::reach;
 use super::progress::{ReadProgressError, read_progress, read_progress_so_far};
 use crate::avro::ProgressRecord;
+use crate::avro::wire::SchemaId;
 use crate::checkpoint::Manifest;
 use crate::checkpoint::choose::{
     ProbeError, RegisterError, Rejected, check_objects, latest_generation, newest, read_manifest, register,
@@ -63,6 +64,8 @@ pub struct StartSettings {
     pub windows: Windows,
     /// How far events may come out of order, ms.
     pub bound_ms: i64,
+    /// Whether it keeps the past of its partitions.
+    pub keeps_history: bool,
     /// Whether the brokers can be asked for the id of a topic and for what the user may do. The embedded one does not answer.
     pub can_describe: bool,
     /// Whether to go on where records that are needed are gone.
@@ -71,14 +74,16 @@ pub struct StartSettings {
     pub checkpoints: Option<Arc<dyn Store>>,
     /// What a new job begins with, if not with nothing.
     pub savepoint: Option<Savepoint>,
+    /// By which id a schema registry knows the schema of the results, if they are published in its wire format.
+    pub result_schema: Option<SchemaId>,
 }
 
-/// A savepoint, of this job or of another.
+/// A savepoint or checkpoint, of this job or of another.
 #[derive(Clone)]
 pub struct Savepoint {
     /// The job that has taken it.
     pub job: String,
-    /// Its name.
+    /// What the savepoint is called, or the name of the checkpoint's manifest.
     pub name: String,
     /// Where that job's checkpoints are kept.
     pub store: Arc<dyn Store>,
@@ -156,6 +161,7 @@ pub fn start_job(
         differences,
         windows: settings.windows,
         bound_ms: settings.bound_ms,
+        keeps_history: settings.keeps_history,
         accept_gap: settings.accept_gap,
         generation_seen: 0,
     };
@@ -163,7 +169,8 @@ pub fn start_job(
     if let Some(reason) = objection(&asked, &so_far) {
         return Err(refused(reason));
     }
-    let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
+    let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?
+        .with_result_schema(settings.result_schema);
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let committed = read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)?;
     if let Some(reason) = objection(&asked, &committed) {
@@ -246,7 +253,8 @@ fn begun_with(asked: &Asked<'_>, committed: &Progress, savepoint: &Savepoint) ->
 fn read_savepoint(savepoint: &Savepoint) -> Result<(Restore, Manifest), String> {
     let Savepoint { job, name: called, store } = savepoint;
     let unusable = |reason: String| format!("savepoint {called:?} of job {job:?} can't be used: {reason}");
-    let name = names::savepoint(called).map_err(|error| error.to_string())?;
+    let checkpoint = names::checkpoint_of(called).map(|_| called.clone());
+    let name = checkpoint.map_or_else(|| names::savepoint(called), Ok).map_err(|error| error.to_string())?;
     let manifest = read_manifest(&**store, &name).map_err(unusable)?;
     check_objects(&**store, &manifest).map_err(unusable)?;
     Ok((Restore::of(name, manifest.clone()), manifest))

@@ -123,14 +123,17 @@ impl Job {
         flags
     }
 
+    /// The flags that say which windows the job has.
+    pub fn window_flags() -> [String; 3] {
+        [format!("--size={SIZE_MS}ms"), format!("--slide={SLIDE_MS}ms"), format!("--bound={BOUND_MS}ms")]
+    }
+
     /// The flags that `run`, `launch` and `audit` share.
     pub fn job_flags(&self, brokers: &str) -> Vec<String> {
         let mut flags = self.topic_flags(brokers);
+        flags.extend(Job::window_flags());
         flags.extend([
             format!("--name={}", self.name),
-            format!("--size={SIZE_MS}ms"),
-            format!("--slide={SLIDE_MS}ms"),
-            format!("--bound={BOUND_MS}ms"),
             format!("--set=windows.idle_timeout={IDLE_TIMEOUT}"),
             "--set=http.listen=off".to_owned(),
             // Much more often than anybody would, so that there is one under way whenever anything happens.
@@ -247,8 +250,12 @@ impl Job {
 
     /// What the audit finds.
     pub fn audit(&self) -> Audit {
+        self.audit_by(&[])
+    }
+
+    fn audit_by(&self, flags: &[String]) -> Audit {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clicktide"));
-        command.arg("audit").arg("--json").args(self.job_flags(&self.brokers));
+        command.arg("audit").arg("--json").args(self.job_flags(&self.brokers)).args(flags);
         let output = command.output().expect("the audit runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -264,6 +271,13 @@ impl Job {
         let committed = audit.report["committed_through"].as_i64().unwrap_or(0);
         assert_eq!(committed % SLIDE_MS, 0, "a window end");
         audit
+    }
+
+    /// Compares the results with the expected ones in `truth`, which must agree; returns how many there are.
+    pub fn agrees_with(&self, truth: &Path) -> i64 {
+        let audit = self.audit_by(&[format!("--truth={}", truth.display())]);
+        assert_eq!(audit.code, Some(0), "{}: {:#}", self.name, audit.report);
+        audit.number("/results/expected")
     }
 }
 
