@@ -439,7 +439,7 @@ mod tests {
         let shown = lines[0].to_string();
         assert!(shown.contains("cannot reach Kafka at 127.0.0.1:1: no broker can be reached"), "{shown}");
         assert!(shown.contains("Connection refused"), "{shown}");
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 8);
         assert!(lines[1..].iter().all(|line| matches!(line.outcome, Outcome::Skipped(_))), "{lines:?}");
     }
 
@@ -448,6 +448,7 @@ mod tests {
         let mut config = Config::default();
         config.kafka.brokers = "127.0.0.1:1".to_owned();
         config.kafka.properties.set("security.protocol", "SASL_SSL");
+        config.kafka.properties.set("sasl.mechanism", "PLAIN");
         let shown = kafka(&config)[0].to_string();
         let expected = if cfg!(feature = "tls") { "cannot reach Kafka" } else { "--features tls" };
         assert!(shown.contains(expected), "{shown}");
