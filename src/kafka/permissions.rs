@@ -34,10 +34,11 @@ pub fn may_run(connection: &Connection, topics: &JobTopics, timeout: Duration) -
 }
 
 fn missing<C: ConsumerContext>(consumer: &BaseConsumer<C>, topics: &JobTopics, timeout: Duration) -> Vec<String> {
-    let JobTopics { events, results, dead_letters, progress, .. } = topics;
+    let JobTopics { events, results, dead_letters, sanitised_events, progress } = topics;
     let needed = [(events, true, false), (results, false, true), (dead_letters, false, true), (progress, true, true)];
+    let sanitised = sanitised_events.iter().map(|topic| (topic, false, true));
     let mut missing = Vec::new();
-    for (topic, read, write) in needed {
+    for (topic, read, write) in needed.into_iter().chain(sanitised) {
         let (may_read, may_write) = match describe_topic(consumer, topic, timeout) {
             Ok(described) => (described.read, described.write),
             Err(Undescribed::Refused(RDKafkaErrorCode::TopicAuthorizationFailed)) => (false, false),
