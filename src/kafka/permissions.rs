@@ -35,10 +35,10 @@ pub fn may_run(connection: &Connection, topics: &JobTopics, timeout: Duration) -
 
 fn missing<C: ConsumerContext>(consumer: &BaseConsumer<C>, topics: &JobTopics, timeout: Duration) -> Vec<String> {
     let JobTopics { events, results, dead_letters, sanitised_events, progress } = topics;
-    let needed = [(events, true, false), (results, false, true), (dead_letters, false, true), (progress, true, true)];
-    let sanitised = sanitised_events.iter().map(|topic| (topic, false, true));
+    let written = [Some(results), Some(dead_letters), sanitised_events.as_ref()].into_iter().flatten();
+    let needed = written.map(|topic| (topic, false, true)).chain([(events, true, false), (progress, true, true)]);
     let mut missing = Vec::new();
-    for (topic, read, write) in needed.into_iter().chain(sanitised) {
+    for (topic, read, write) in needed {
         let (may_read, may_write) = match describe_topic(consumer, topic, timeout) {
             Ok(described) => (described.read, described.write),
             Err(Undescribed::Refused(RDKafkaErrorCode::TopicAuthorizationFailed)) => (false, false),
