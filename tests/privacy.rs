@@ -422,6 +422,11 @@ fn said(arguments: &[&str], flags: &[String]) -> Vec<u8> {
     [output.stdout, output.stderr].concat()
 }
 
+/// Has a job take a savepoint, and says what it answers.
+fn take_savepoint(port: u16) -> Vec<u8> {
+    said(&["checkpoint", "savepoint", "mine", "--http", &format!("127.0.0.1:{port}")], &[])
+}
+
 /// A topic for sanitised events, and the flag for it.
 fn sanitised_topic(brokers: &str) -> (Topic, String) {
     let topic = Topic::create(brokers, "sanitised-events", PARTITIONS, &[]);
@@ -508,7 +513,7 @@ fn nothing_that_comes_out_holds_personal_data() {
     script.produce(&job, 24..26);
     let mut processes = run(&job);
     job.until_final(script.at(25), &mut processes);
-    let savepoint = said(&["checkpoint", "savepoint", "mine", "--http", &format!("127.0.0.1:{}", ports[0])], &[]);
+    let savepoint = take_savepoint(ports[0]);
 
     let mut all = everything(&job, &sanitised, &ports);
     stop(&mut processes, "TERM");
@@ -584,6 +589,7 @@ fn the_search_can_fail(job: &Job, script: &Script, search: &Search) {
     let port = free_ports(1)[0];
     let mut processes = vec![control.process(1, 0, 2, &[&Watched(port).flag()])];
     control.until_final(script.at(25), &mut processes);
+    take_savepoint(port);
     let mut found = BTreeSet::new();
     for (place, bytes) in everything(&control, &sanitised, &[port]) {
         search.look(&place, &bytes, &mut found);

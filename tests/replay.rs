@@ -161,7 +161,7 @@ fn sanitised_events_of_files_of_every_kind() {
     hashed.sort();
     assert_eq!(hashed, users);
 
-    let mut refused = |flags: &[&str]| {
+    let refused = |flags: &[&str]| {
         let mut process = Process::start("refused", dir.path(), [&["replay"], flags].concat());
         process.wait_for_code(2, DEADLINE);
         process.stderr()

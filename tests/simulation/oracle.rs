@@ -20,7 +20,7 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
         return Err(violation.clone());
     }
     let Some(progress) = &output.progress else {
-        let nothing = output.results.is_empty() && output.letters.is_empty();
+        let nothing = output.results.is_empty() && output.letters.is_empty() && output.sanitised.is_empty();
         return if nothing {
             Ok(Some(i64::MIN))
         } else {
@@ -40,6 +40,9 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
 
     let inputs = inputs(world);
     let (results, uncounted) = recompute(world, plan, &inputs);
+    let late = uncounted.iter().filter(|record| record.reason.is_none());
+    let late = late.map(|record| ((inputs[record.partition].0, record.offset), record.tick));
+    let late: BTreeMap<(i32, i64), Option<i64>> = late.collect();
     let mut next: Option<i64> = None;
     let mut later = |tick_ms: i64| next = Some(next.map_or(tick_ms, |next: i64| next.min(tick_ms)));
     for result in &results {
@@ -69,11 +72,48 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
     if let Some(letter) = letters.first_key_value() {
         return Err(format!("dead letter {letter:?} is not expected"));
     }
+    let due = |key: (i32, i64), click: &Click| match late.get(&key) {
+        Some(tick) => is_final(tick.unwrap_or(i64::MIN)) && (progress.committed_through.is_some() || finished),
+        // At the latest: with which of its windows is not known here.
+        None => is_final(plan.windows.leave(click.time_ms).0),
+    };
+    check_sanitised(world, &inputs, due)?;
     let report = comparison.finish();
     if !report.agrees() {
         return Err(format!("through {:?}: {report:?}", progress.committed_through));
     }
     Ok(next)
+}
+
+/// Every valid event that is due has gone out sanitised, and none more often than it is in the input.
+fn check_sanitised(
+    world: &World,
+    inputs: &[(i32, Vec<&Entry>)],
+    due: impl Fn((i32, i64), &Click) -> bool,
+) -> Result<(), String> {
+    let mut published: BTreeMap<&[u8], usize> = BTreeMap::new();
+    for event in &world.output.sanitised {
+        *published.entry(&event.body).or_default() += 1;
+    }
+    let mut valid: BTreeMap<&[u8], (usize, bool)> = BTreeMap::new();
+    for (partition, entry) in
+        inputs.iter().flat_map(|(partition, entries)| entries.iter().map(move |e| (*partition, e)))
+    {
+        let (Ok(click), Some(body)) = (&entry.click, &entry.sanitised) else { continue };
+        let (count, required) = valid.entry(body).or_default();
+        *count += 1;
+        *required |= due((partition, entry.offset), click);
+    }
+    for (body, published) in &published {
+        let (count, _) = valid.get(body).copied().unwrap_or_default();
+        if *published > count {
+            return Err(format!("a sanitised event is published {published} times, of {count} in the input: {body:?}"));
+        }
+    }
+    match valid.iter().find(|(body, (_, required))| *required && !published.contains_key(*body)) {
+        Some((body, _)) => Err(format!("a sanitised event is not published: {body:?}")),
+        None => Ok(()),
+    }
 }
 
 /// The partitions that the job knows, and what of them it reads.
