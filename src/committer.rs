@@ -26,6 +26,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::scheduling::SyncActivator;
 
 use crate::checkpoint::ResumePoint;
+use crate::exit::Exit;
 use crate::progress::{IdleAdvance, JobState, PartitionCut, Progress};
 use crate::source::{DeadLetter, Note, SanitisedRecord};
 
@@ -111,12 +112,27 @@ pub enum CommitError {
     /// Nothing of it is visible.
     #[error("the commit failed: {0}")]
     Failed(String),
+    /// Nothing of it is visible, and never will be so: this is not allowed.
+    #[error("the commit is not allowed: {0}")]
+    Denied(String),
     /// It may be visible or not; the next start finds out from the progress that is.
     #[error("the outcome of a commit is unknown: {0}")]
     Unknown(String),
     /// Another run of the same job has taken over.
     #[error("another run of this job has taken over: {0}")]
     Fenced(String),
+}
+
+impl CommitError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            CommitError::Failed(_) => Exit::Kafka,
+            CommitError::Denied(_) => Exit::Denied,
+            CommitError::Unknown(_) => Exit::CommitUnknown,
+            CommitError::Fenced(_) => Exit::Fenced,
+        }
+    }
 }
 
 /// What the operator shares with the loop that steps its worker.

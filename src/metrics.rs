@@ -47,6 +47,10 @@ pub const EVENT_BYTES: &str = "clicktide_event_bytes_total";
 pub const REJECTED_EVENTS: &str = "clicktide_rejected_events_total";
 /// Valid events whose every window was closed.
 pub const LATE_EVENTS: &str = "clicktide_late_events_total";
+/// Copies of events that are remembered.
+pub const DUPLICATE_EVENTS: &str = "clicktide_duplicate_events_total";
+/// Events of pages beyond the limit.
+pub const OTHER_PAGES_EVENTS: &str = "clicktide_other_pages_events_total";
 /// Results committed.
 pub const RESULTS: &str = "clicktide_results_total";
 /// Bytes of their keys and values.
@@ -107,6 +111,8 @@ pub const GENERATED_ACKNOWLEDGED: &str = "clicktide_generator_acknowledged_total
 pub const GENERATED_FAILED: &str = "clicktide_generator_failed_total";
 /// Generated events that found no room at the producer when they were due.
 pub const GENERATED_DELAYED: &str = "clicktide_generator_delayed_total";
+/// Generated records that are not clean events; label `kind`.
+pub const GENERATED_INJECTED: &str = "clicktide_generator_injected_total";
 /// How far the generator is behind its schedule.
 pub const GENERATOR_SCHEDULE_LAG: &str = "clicktide_generator_schedule_lag_seconds";
 /// The rate that the generator's schedule prescribes.
@@ -216,6 +222,8 @@ pub const METRICS: &[Metric] = &[
     bytes(counter(EVENT_BYTES, &[], "Bytes of the values of the records read")),
     counter(REJECTED_EVENTS, &["reason"], "Events rejected by validation, by reason"),
     counter(LATE_EVENTS, &[], "Valid events that came after the last of their windows had closed"),
+    counter(DUPLICATE_EVENTS, &[], "Copies of events that `deduplication.horizon` remembers: they count in nothing"),
+    counter(OTHER_PAGES_EVENTS, &[], "Events beyond `privacy.pages_max`, which count for the page `(other pages)`"),
     counter(RESULTS, &[], "Results committed: one per page and window"),
     bytes(counter(RESULT_BYTES, &[], "Bytes of the keys and values of the results committed to Kafka")),
     gauge(WINDOW_VIEWS, &[], "Views in the latest committed window, of all pages together"),
@@ -324,6 +332,11 @@ pub const METRICS: &[Metric] = &[
     counter(GENERATED_ACKNOWLEDGED, &[], "Generated events that the broker has acknowledged"),
     counter(GENERATED_FAILED, &[], "Generated events that were given up"),
     counter(GENERATED_DELAYED, &[], "Generated events that found the producer's queue full when they were due"),
+    counter(
+        GENERATED_INJECTED,
+        &["kind"],
+        "Generated records that are late, doubled, damaged or unusual in another way, by kind",
+    ),
     seconds(gauge(GENERATOR_SCHEDULE_LAG, &[], "Greatest lag of the generator behind its schedule in the last second")),
     gauge(GENERATOR_TARGET_RATE, &[], "The rate that the generator's schedule prescribes, events per second"),
     histogram(GENERATOR_ACKNOWLEDGEMENT, "From the send of a generated event to its acknowledgement"),

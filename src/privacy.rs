@@ -38,6 +38,7 @@ pub struct HashKey {
     user: SipHasher13,
     session: SipHasher13,
     page: SipHasher13,
+    payload: sip128::SipHasher13,
     fingerprint: u64,
 }
 
@@ -86,6 +87,10 @@ impl HashKey {
             user: hasher("user"),
             session: hasher("session"),
             page: hasher("page"),
+            payload: {
+                let (low, high) = derive("payload");
+                sip128::SipHasher13::new_with_keys(low, high)
+            },
             fingerprint: derive("fingerprint").0,
         }
     }
@@ -99,6 +104,13 @@ impl HashKey {
             Domain::Page => &self.page,
         };
         hasher.hash(text.as_bytes())
+    }
+
+    /// What a payload is known by among others: SipHash-1-3 with 128 bits. Whoever does not know the key finds no two payloads
+    /// of the same digest; it is kept in memory alone.
+    #[inline]
+    pub fn digest(&self, payload: &[u8]) -> u128 {
+        self.payload.hash(payload).as_u128()
     }
 
     /// Sixteen hexadecimal digits that tell whether two keys are the same, and nothing else about them: what progress

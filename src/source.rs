@@ -4,7 +4,7 @@
 //!  reader of partition p ─records─▶ ingest ─▶ activities ─▶ ┐
 //!                                     │      page names ─▶  │ under p's capability, which stands at
 //!                                     │      notes ──────▶  ┘ p's first open window end
-//!                                     └─ clock, replay index
+//!                                     └─ clock, history, replay index
 //! ```
 //!
 //! A worker holds one capability per partition that it reads, so that timely's frontier is the job's watermark. A worker
@@ -28,9 +28,10 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::{Scope, Stream};
 
-use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Staged};
+use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Read, Staged};
 use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
+use crate::history::HistoryLimits;
 use crate::idleness::Watermarks;
 use crate::ingest::{Format, Ingest, Record};
 use crate::progress::{IdleAdvance, PartitionCut};
@@ -85,6 +86,8 @@ pub struct SourceError {
 pub struct SourceSettings {
     /// How records are read and judged.
     pub ingest: Arc<Ingest>,
+    /// What is kept of the past of every partition.
+    pub history: HistoryLimits,
     /// After how long without a rise of its watermark a partition that has been read to its end is idle, ms; none: never.
     pub idle_timeout_ms: Option<i64>,
     /// How many slides a partition may be ahead of the committed frontier.
@@ -197,6 +200,10 @@ pub struct SourceCounts {
     pub bytes: u64,
     /// Events that came too late.
     pub late: u64,
+    /// Copies of events that are remembered.
+    pub duplicates: u64,
+    /// Events that count for the page of all that are not told apart.
+    pub other_pages: u64,
     /// Records rejected, by the reason's label.
     pub rejected: BTreeMap<String, u64>,
 }
@@ -207,6 +214,8 @@ impl SourceCounts {
         self.records += other.records;
         self.bytes += other.bytes;
         self.late += other.late;
+        self.duplicates += other.duplicates;
+        self.other_pages += other.other_pages;
         for (reason, count) in &other.rejected {
             *self.rejected.entry(reason.clone()).or_default() += count;
         }
@@ -221,6 +230,8 @@ impl SourceCounts {
             records: self.records - earlier.records,
             bytes: self.bytes - earlier.bytes,
             late: self.late - earlier.late,
+            duplicates: self.duplicates - earlier.duplicates,
+            other_pages: self.other_pages - earlier.other_pages,
             rejected: self.rejected.iter().map(rejected).collect(),
         }
     }
@@ -280,7 +291,7 @@ impl SourceShared {
 
 /// A partition as it is handed to the source.
 pub struct SourcePartition {
-    /// Reads it, from the cut's `replay_from` on.
+    /// Reads it, from where the cut [reads from](PartitionCut::reads_from) on.
     pub reader: Box<dyn ReadPartition>,
     /// How its payloads are written, if not as the settings say: files come in several formats.
     pub format: Option<Format>,
@@ -306,8 +317,8 @@ pub const LATE: &str = "late";
 /// Reads `partitions` into the dataflow of `scope`, without what a checkpoint, `restored`, holds of them.
 ///
 /// `committed` is a probe of what has been committed, for flow control: a partition is read only while it is at most so
-/// many ticks ahead. Keeps per partition a clock and a replay index (one entry per open tick), and per worker the pages
-/// announced within the last window. The operator, whose address is told to `address`, must be activated whenever a reader
+/// many ticks ahead. Keeps per partition a clock, a replay index (one entry per open tick) and, if asked to, a history, and per
+/// worker the pages announced within the last window. The operator, whose address is told to `address`, must be activated whenever a reader
 /// may have something, the committed frontier has moved or time has passed.
 pub fn source<'scope>(
     scope: Scope<'scope, Tick>,
@@ -357,9 +368,9 @@ pub fn source<'scope>(
                     || (in_flight.total > settings.records_in_flight && held > frontier);
                 if !paused {
                     match source.read(&settings, shared, &mut announced, &mut staged) {
-                        Ok(records) => {
-                            in_flight.add(held, records);
-                            shared.more |= records == RECORDS_PER_READ_MAX;
+                        Ok(Read { judged, recalled }) => {
+                            in_flight.add(held, judged);
+                            shared.more |= judged + recalled == RECORDS_PER_READ_MAX;
                         }
                         Err(error) => {
                             shared.error = Some(error);

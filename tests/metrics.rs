@@ -34,6 +34,8 @@ fn every_metric_moves() {
             "--set=kafka.statistics_interval=100ms",
             "--set=kafka.properties.socket.timeout.ms=1600",
             "--set=dead_letters.late=true",
+            "--set=deduplication.horizon=10s",
+            "--set=privacy.pages_max=3",
             // A store that fails is complained of every second.
             "--set=logging.repeats_max=1",
         ]
@@ -59,6 +61,7 @@ fn every_metric_moves() {
         "--set=generator.burst.duration=2s",
         "--set=generator.burst.repeat=5s",
         "--set=generator.burst.events_per_second=500",
+        "--set=generator.duplicates.enabled=true",
     ];
     let mut generator = job.generate_by(&job.job_brokers, 300, None, &generator);
     let mut pages = Pages::of(ports.iter().copied());
@@ -102,12 +105,14 @@ fn every_metric_moves() {
     }
     assert_eq!(pages.greatest(names::REJECTED_EVENTS, "undecodable"), 1.0);
     assert!(pages.greatest(names::LATE_EVENTS, "") >= 1.0);
+    assert_eq!(pages.greatest(names::DUPLICATE_EVENTS, ""), 1.0);
+    assert!(pages.greatest(names::OTHER_PAGES_EVENTS, "") >= 1.0);
     assert!(pages.greatest(names::DEAD_LETTERS, "") >= 2.0);
     stop(&mut processes, "TERM");
 }
 
-/// Two minutes of events up to one minute ago, many more windows than a source runs ahead, and an event that can't be read and
-/// one that is late among them.
+/// Two minutes of events up to one minute ago, many more windows than a source runs ahead, and an event that can't be read, one
+/// that is late and one that is there twice among them.
 fn produce_backlog(job: &Job) {
     let plain = Plain::new(&job.brokers);
     let start_ms = now_ms() - 180_000;
@@ -120,6 +125,7 @@ fn produce_backlog(job: &Job) {
     }
     plain.send(&job.events.name, 0, Some(b"not an event"));
     send(1, start_ms);
+    send(2, start_ms + 119_980);
     plain.flush();
 }
 

@@ -2,6 +2,7 @@
 
 use clicktide::avro::{Decoder, encode_event};
 use clicktide::event::ClickEvent;
+use clicktide::history::History;
 use clicktide::ingest::{Accepted, Format, Ingest, Record};
 use clicktide::json::decode_line;
 use clicktide::privacy::{Domain, HashKey, PageKey};
@@ -29,7 +30,8 @@ fn formats() -> [Format; 2] {
 fn accept<'a>(ingest: &Ingest, record_timestamp_ms: Option<i64>, payload: &'a [u8]) -> Accepted<'a> {
     let mut clock = PartitionClock { clock_ms: Some(1_000_000), floor_ms: Some(5) };
     let before = clock;
-    let accepted = ingest.accept(&mut clock, &Record { offset: 0, record_timestamp_ms, payload });
+    let accepted =
+        ingest.accept(&mut clock, &mut History::default(), &Record { offset: 0, record_timestamp_ms, payload });
     if matches!(accepted, Accepted::Rejected(_)) {
         assert_eq!(clock, before);
     }
@@ -106,7 +108,7 @@ proptest! {
         });
         prop_assert!(sanitised[0].is_some());
         prop_assert_eq!(&sanitised[0], &sanitised[1]);
-        if let Accepted::Counted { activity, page_url } = accepted {
+        if let Accepted::Counted { activity, page_url, .. } = accepted {
             prop_assert_eq!(&*page_url, page_key.apply(&event.page_url));
             prop_assert!(activity.enter < activity.leave);
             let expected = Activity {

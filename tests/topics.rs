@@ -105,8 +105,8 @@ fn check_finds_what_is_missing_and_what_differs() {
     let lines = check(&config);
     assert_eq!(bad(&lines), [""; 0]);
     let good = lines.iter().filter(|line| line.outcome == Outcome::Good).count();
-    // Configuration, retention, port, broker, five topics, reading two of them, transactions.
-    assert_eq!(good, 12, "{lines:?}");
+    // Configuration, retention, port, broker, five topics, reading two of them, transactions, permissions, the group.
+    assert_eq!(good, 14, "{lines:?}");
 
     // A results topic in the place of the events topic.
     std::mem::swap(&mut config.kafka.events_topic, &mut config.kafka.results_topic);
@@ -188,7 +188,7 @@ fn who_may_not_is_told_so() {
     let lines = check(&user);
     let shown = bad(&lines);
     assert_eq!(lines.iter().find(|line| line.name == "broker").map(CheckLine::bad), Some(false), "{lines:?}");
-    assert_eq!(shown.len(), 6, "five topics and transactions: {shown:?}");
+    assert_eq!(shown.len(), 8, "five topics, transactions, the job's permissions and its group: {shown:?}");
     assert!(shown.iter().all(|line| line.contains("it needs an ACL")), "{shown:?}");
     let created = create_topics(&user.connection(), &user.topic_specs(), PATIENCE);
     assert_eq!(cause(created.map(drop)), Some(Cause::Authorization));

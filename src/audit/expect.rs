@@ -6,8 +6,10 @@ use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::Windows;
 use serde::Serialize;
 
+use super::past::{Past, Verdict};
 use super::window::Window;
 use super::{Click, IdleAdvance, Partition};
+use crate::history::HistoryLimits;
 use crate::validation::Reason;
 
 /// What is computed.
@@ -19,6 +21,8 @@ pub struct Definition {
     pub bound_ms: i64,
     /// The last window end that matters, ms; none for every window of the input.
     pub through_ms: Option<i64>,
+    /// Which copies count, and how many pages are told apart.
+    pub history: HistoryLimits,
 }
 
 impl Definition {
@@ -30,15 +34,31 @@ impl Definition {
         time_ms - since_end + self.windows.slide_ms()
     }
 
+    /// The stretch of event time, as long as a window, that a time belongs to.
+    pub(super) fn epoch(&self, time_ms: i64) -> i64 {
+        (time_ms - self.windows.offset_ms()).div_euclid(self.windows.size_ms())
+    }
+
+    /// Where it ends, ms.
+    pub(super) fn epoch_end(&self, epoch: i64) -> i64 {
+        (epoch + 1) * self.windows.size_ms() + self.windows.offset_ms()
+    }
+
     /// The first window end that neither counts any event of a partition that was deleted, nor depends on the watermark
     /// that the deleted ones had left behind, where the first record left was appended at `first_left_ms`.
     ///
     /// The log's times do not fall along a partition, so a deleted record was appended by then, and a valid event is at
     /// most `future_ms` ahead of its record: it has left the windows by the end after `first_left_ms + future_ms + size`.
-    /// The watermark was at most `first_left_ms - bound`, which changes in which windows before that an event counts.
+    /// The watermark was at most `first_left_ms - bound`, which changes in which windows before that an event counts. Nor does
+    /// such a window count a copy of a deleted event, which has its time; and where pages are limited, it lies behind the
+    /// epoch of the last one.
     pub fn complete_from(&self, first_left_ms: i64, future_ms: i64) -> i64 {
         let last_deleted_ms = first_left_ms.clamp(-FLOOR_MS_MAX / 2, FLOOR_MS_MAX / 2).saturating_add(future_ms.max(0));
-        self.end_after(last_deleted_ms.min(FLOOR_MS_MAX) + self.windows.size_ms())
+        let mut last_deleted_ms = last_deleted_ms.min(FLOOR_MS_MAX);
+        if self.history.pages_max.is_some() {
+            last_deleted_ms = self.epoch_end(self.epoch(last_deleted_ms)) - 1;
+        }
+        self.end_after(last_deleted_ms + self.windows.size_ms())
     }
 }
 
@@ -49,6 +69,8 @@ pub struct Totals {
     pub counted: u64,
     /// Events all of whose windows were closed.
     pub late: u64,
+    /// Copies of events that were remembered.
+    pub duplicates: u64,
     /// Records that are not valid events.
     pub rejected: u64,
     /// Results computed.
@@ -68,9 +90,65 @@ pub struct Uncounted {
     pub reason: Option<Reason>,
 }
 
+/// A record, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Its partition, by the place among those that were given.
+    pub partition: usize,
+    /// Its offset.
+    pub offset: i64,
+    /// As in [`Uncounted`].
+    pub tick: Option<i64>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It counts in some window.
+    Counted,
+    /// All its windows were closed.
+    Late,
+    /// It is a copy of one that was remembered, and counts in nothing.
+    Copy,
+    /// It is not a valid event.
+    Rejected(Reason),
+}
+
+impl Judged {
+    /// The record as one that counts in no window, if it is.
+    fn uncounted(self) -> Option<Uncounted> {
+        let Judged { partition, offset, tick, fate } = self;
+        let reason = match fate {
+            Fate::Counted | Fate::Copy => return None,
+            Fate::Late => None,
+            Fate::Rejected(reason) => Some(reason),
+        };
+        Some(Uncounted { partition, offset, tick, reason })
+    }
+}
+
+/// The same as [`expect_judged`], where only the records matter that count in no window, and are no copies.
+///
+/// # Errors
+/// The first that `partitions` yield.
+pub fn expect<I, E>(
+    definition: &Definition,
+    partitions: Vec<Partition<I>>,
+    on_result: impl FnMut(PageAnalytics),
+    mut on_uncounted: impl FnMut(Uncounted),
+) -> Result<Totals, E>
+where
+    I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
+{
+    let on_judged = |judged: Judged| judged.uncounted().into_iter().for_each(&mut on_uncounted);
+    expect_judged(definition, partitions, on_result, on_judged)
+}
+
 /// Computes the results of every window of `partitions`, and gives them to `on_result` in order of window end, then page.
-/// `on_uncounted` hears of every record that was read and counts in none; those with a tick at or before the last window
-/// end that matters are all read.
+/// `on_judged` hears of every record that was read; those with a tick at or before the last window end that matters are all
+/// read.
 ///
 /// It holds the events of one window, and those of the partitions that were read ahead of others: an event is read only
 /// when one of its partition could count in the next window. Every window is computed from all of its events, so an event
@@ -78,11 +156,11 @@ pub struct Uncounted {
 ///
 /// # Errors
 /// The first that `partitions` yield.
-pub fn expect<I, E>(
+pub fn expect_judged<I, E>(
     definition: &Definition,
     partitions: Vec<Partition<I>>,
     mut on_result: impl FnMut(PageAnalytics),
-    mut on_uncounted: impl FnMut(Uncounted),
+    mut on_judged: impl FnMut(Judged),
 ) -> Result<Totals, E>
 where
     I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
@@ -101,20 +179,19 @@ where
             let next_end = after_last.or_else(|| entering.keys().next().copied());
             match readers.iter_mut().find(|reader| reader.may_enter_by(next_end, definition)) {
                 None => break next_end,
-                Some(reader) => match reader.read(definition)? {
-                    Read::Entry(enter, entry) => {
-                        totals.counted += 1;
+                Some(reader) => {
+                    let Some((judged, entry)) = reader.read(definition)? else { continue };
+                    match judged.fate {
+                        Fate::Counted => totals.counted += 1,
+                        Fate::Late => totals.late += 1,
+                        Fate::Copy => totals.duplicates += 1,
+                        Fate::Rejected(_) => totals.rejected += 1,
+                    }
+                    if let Some((enter, entry)) = entry {
                         entering.entry(enter).or_default().push(entry);
                     }
-                    Read::Uncounted(uncounted) => {
-                        match uncounted.reason {
-                            None => totals.late += 1,
-                            Some(_) => totals.rejected += 1,
-                        }
-                        on_uncounted(uncounted);
-                    }
-                    Read::End => {}
-                },
+                    on_judged(judged);
+                }
             }
         };
         let Some(end) = next_end.filter(|end| definition.through_ms.is_none_or(|through| *end <= through)) else {
@@ -138,13 +215,6 @@ struct Entry {
     click: Click,
 }
 
-enum Read {
-    /// Counts from the window end given on.
-    Entry(i64, Entry),
-    Uncounted(Uncounted),
-    End,
-}
-
 /// A partition, and what its past says of lateness.
 struct Reader<I> {
     partition: usize,
@@ -153,6 +223,7 @@ struct Reader<I> {
     idle_advances: Vec<IdleAdvance>,
     /// Window ends at or before this are closed; none while nothing is known.
     watermark_ms: Option<i64>,
+    past: Past,
     exhausted: bool,
 }
 
@@ -165,7 +236,7 @@ where
 {
     fn new((partition, Partition { records, mut idle_advances }): (usize, Partition<I>)) -> Self {
         idle_advances.sort_by_key(|advance| std::cmp::Reverse(advance.next_offset));
-        Self { partition, records, idle_advances, watermark_ms: None, exhausted: false }
+        Self { partition, records, idle_advances, watermark_ms: None, past: Past::default(), exhausted: false }
     }
 
     /// Whether an event not yet read could enter at or before `end`; with no `end` yet, whether there could be any.
@@ -174,26 +245,34 @@ where
         !self.exhausted && end.is_none_or(|end| first_open.is_none_or(|first_open| first_open <= end))
     }
 
-    fn read(&mut self, definition: &Definition) -> Result<Read, E> {
+    /// The next record; and if it counts, from which window end on, and the event. None at the end.
+    fn read(&mut self, definition: &Definition) -> Result<Option<(Judged, Option<(i64, Entry)>)>, E> {
         let Some((offset, click)) = self.records.next().transpose()? else {
             self.exhausted = true;
-            return Ok(Read::End);
+            return Ok(None);
         };
         while let Some(advance) = self.idle_advances.pop_if(|advance| advance.next_offset <= offset) {
             self.watermark_ms = self.watermark_ms.max(Some(advance.floor_ms.clamp(-FLOOR_MS_MAX, FLOOR_MS_MAX)));
         }
         let tick = self.watermark_ms.map(|watermark_ms| definition.end_after(watermark_ms));
-        let uncounted = |reason| Read::Uncounted(Uncounted { partition: self.partition, offset, tick, reason });
-        let click = match click {
+        let judged = |fate| Judged { partition: self.partition, offset, tick, fate };
+        let mut click = match click {
             Ok(click) => click,
-            Err(reason) => return Ok(uncounted(Some(reason))),
+            Err(reason) => return Ok(Some((judged(Fate::Rejected(reason)), None))),
         };
+        if self.past.look(definition, self.watermark_ms, &mut click) == Verdict::Copy {
+            return Ok(Some((judged(Fate::Copy), None)));
+        }
         let first_end = definition.end_after(click.time_ms);
         let enter = tick.map_or(first_end, |tick| first_end.max(tick));
         let leave = definition.end_after(click.time_ms + definition.windows.size_ms());
         // Only now is the event shown to the watermark: it is not late on account of itself.
         let shown_ms = click.record_timestamp_ms.unwrap_or(i64::MAX).min(click.time_ms);
         self.watermark_ms = self.watermark_ms.max(Some(shown_ms - definition.bound_ms));
-        Ok(if enter < leave { Read::Entry(enter, Entry { leave, click }) } else { uncounted(None) })
+        Ok(Some(if enter < leave {
+            (judged(Fate::Counted), Some((enter, Entry { leave, click })))
+        } else {
+            (judged(Fate::Late), None)
+        }))
     }
 }

@@ -78,7 +78,7 @@ pub fn dead_letters(what: DeadLetters, config: &Config) -> Result<(), Failure> {
         }
     }
     // First, as it can say best why nobody answers.
-    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     match what {
         DeadLetters::List { reason, limit, json } => list(reason.as_deref(), limit, json, config),
         DeadLetters::Show { place, raw } => show(place, raw, config),
@@ -102,7 +102,7 @@ fn list(reason: Option<&str>, limit: usize, json: bool, config: &Config) -> Resu
         ControlFlow::Continue(())
     };
     let strange = read_letters(&config.connection(), &topic, &BTreeMap::new(), &mut each)
-        .map_err(|e| Failure::new(Exit::Kafka, e))?;
+        .map_err(|e| Failure::new(e.exit(), e))?;
     for letter in &last {
         if json {
             println!("{}", serde_json::to_string(letter).map_err(|e| Failure::new(Exit::Failure, e))?);
@@ -190,7 +190,7 @@ fn read_letters_of(
         if letter.partition == partition { each(letter) } else { ControlFlow::Continue(()) }
     };
     let read = read_letters(&config.connection(), topic, from, &mut of_partition);
-    read.map(drop).map_err(|e| Failure::new(Exit::Kafka, e))
+    read.map(drop).map_err(|e| Failure::new(e.exit(), e))
 }
 
 fn replay(reason: String, dry_run: bool, json: bool, config: &Config) -> Result<(), Failure> {
@@ -203,7 +203,7 @@ fn replay(reason: String, dry_run: bool, json: bool, config: &Config) -> Result<
         reason,
         dry_run,
     };
-    let replayed = replay_letters(&settings).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    let replayed = replay_letters(&settings).map_err(|e| Failure::new(e.exit(), e))?;
     if json {
         println!("{}", serde_json::to_string(&replayed).map_err(|e| Failure::new(Exit::Failure, e))?);
         return Ok(());

@@ -76,9 +76,9 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     }
 
     let meaning = config.meaning();
-    let settings = StartSettings { topic_ids: false, ..start_settings(&config, From::Earliest, false) };
+    let settings = StartSettings { can_describe: false, ..start_settings(&config, From::Earliest, false) };
     let (committer, start) = start_job(&settings, &|committed| meaning.differences(committed))
-        .map_err(|e: StartError| kafka(e.to_string()))?;
+        .map_err(|e: StartError| Failure::new(e.exit(), e))?;
     let (allocators, start) = assemble::<ClusterError>(&Cluster::single(workers), "demo", || Ok(start))
         .map_err(|e| Failure::new(e.exit(), e))?;
     site.begin(start.generation, start.input.len(), &allocators.heartbeats);
@@ -110,7 +110,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
         std::thread::Builder::new()
             .name("generator".to_owned())
             .spawn(move || {
-                if let Err(failure) = produce(&config, &stop, |_| {}) {
+                if let Err(failure) = produce(&config, &stop, None, |_| {}) {
                     failure.exit.now(failure.why);
                 }
             })

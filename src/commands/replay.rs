@@ -172,13 +172,19 @@ impl ObserveJob for Counts {
 impl Counts {
     fn say(&self, voice: Voice) {
         let Ok(all) = self.0.lock() else { return };
-        let (SourceCounts { records, late, rejected, .. }, results) = &*all;
+        let (SourceCounts { records, late, duplicates, other_pages, rejected, .. }, results) = &*all;
         if voice.json {
-            let summary = json!({"read": records, "rejected": rejected, "late": late, "results": results});
+            let summary = json!({
+                "read": records, "rejected": rejected, "late": late, "duplicates": duplicates, "other_pages": other_pages,
+                "results": results,
+            });
             return say(&summary.to_string());
         }
         let rejected: Vec<String> = rejected.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let rejected = if rejected.is_empty() { "0".to_owned() } else { rejected.join(", ") };
-        writeln!(io::stderr(), "read {records}, rejected {rejected}, late {late}, results {results}").ok();
+        let told = [("duplicates", duplicates), ("of other pages", other_pages)];
+        let told = told.iter().filter(|(_, count)| **count > 0).map(|(what, count)| format!(", {what} {count}"));
+        let told = told.collect::<String>();
+        writeln!(io::stderr(), "read {records}, rejected {rejected}, late {late}{told}, results {results}").ok();
     }
 }

@@ -18,11 +18,12 @@ use crate::checkpoint::writer::{Writer, WriterSettings};
 use crate::cluster::{Cluster, ClusterError, Heartbeats, assemble};
 use crate::commands::input_watch::InputWatch;
 use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
-use crate::committer::{CommitEpoch, CommitError};
+use crate::committer::CommitEpoch;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::http::{self, ClosedWindow, JobSite, JobStore, ProcessIdentity, Server, Site, Status, View, ViewLimits};
 use crate::kafka::history::{HistorySettings, PastWindow, read_history};
+use crate::kafka::probe::reach;
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job};
 use crate::observe::Observer;
@@ -64,13 +65,13 @@ impl std::convert::From<Early> for Failure {
     fn from(early: Early) -> Self {
         match early {
             Early::Cluster(error) => Failure::new(error.exit(), error),
-            Early::Start(error @ StartError::Refused { .. }) => Failure::new(Exit::Refused, error),
-            Early::Start(StartError::Commit(error @ CommitError::Fenced(_))) => Failure::new(Exit::Fenced, error),
-            Early::Start(error @ StartError::Checkpoints(_)) => Failure::new(Exit::Checkpoints, error),
-            Early::Start(error) => Failure::new(Exit::Kafka, error),
+            Early::Start(error) => Failure::new(error.exit(), error),
         }
     }
 }
+
+/// How long a broker may take to answer at the start.
+const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs one process of the job until it is stopped, fails, or a bounded job is finished.
 ///
@@ -101,6 +102,10 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         accept_gap: run.accept_gap,
         ..start_settings(config, run.from, run.until_end)
     };
+    if cluster.process > 0 {
+        // Process 0 does so when it starts the job. The others may be on other machines, with other files.
+        reach(&settings.kafka, REACH_TIMEOUT).map_err(|e| Failure::new(e.exit(), e))?;
+    }
     let identity = format!("{} {}", settings.job, settings.configuration);
     let mut committer = None;
     let (allocators, start) = assemble(&cluster, &identity, || {
@@ -301,7 +306,8 @@ pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSett
         configuration: config.meaning().to_json(),
         windows: config.windows(),
         bound_ms: config.source_settings().ingest.bound_ms,
-        topic_ids: true,
+        keeps_history: config.history().any(),
+        can_describe: true,
         accept_gap: false,
         checkpoints: None,
         savepoint: None,

@@ -26,13 +26,14 @@ pub use load::{ConfigError, Environment, Override};
 pub use meaning::Meaning;
 pub use secret::Secret;
 pub use sections::{
-    Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Flow, Health, Http, Job, Kafka, Logging, Privacy, Topics,
-    Validation, WindowSettings,
+    Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Deduplication, Flow, Health, Http, Job, Kafka, Logging,
+    Privacy, Topics, Validation, WindowSettings,
 };
 
 use crate::avro::Decoder;
 use crate::checkpoint::store::{Store, StoreError, open_store};
 use crate::generator;
+use crate::history::HistoryLimits;
 use crate::http::{Access, HealthLimits, ViewLimits};
 use crate::ingest::{Format, Ingest};
 use crate::kafka::committer::JobTopics;
@@ -60,6 +61,8 @@ pub struct Config {
     pub validation: Validation,
     /// What remains of personal data.
     pub privacy: Privacy,
+    /// Which copies of an event count.
+    pub deduplication: Deduplication,
     /// What becomes a dead letter.
     pub dead_letters: DeadLetters,
     /// Processes and workers.
@@ -109,10 +112,18 @@ impl Config {
         }
     }
 
+    /// What is kept of the past of every partition.
+    pub fn history(&self) -> HistoryLimits {
+        let horizon_ms = self.deduplication.horizon.map(|horizon| horizon.0);
+        let pages_max = self.privacy.pages_max.map(|pages| pages as usize);
+        HistoryLimits { horizon_ms, pages_max }
+    }
+
     /// How a source reads.
     pub fn source_settings(&self) -> SourceSettings {
         SourceSettings {
             ingest: Arc::new(self.ingest()),
+            history: self.history(),
             idle_timeout_ms: self.windows.idle_timeout.map(|timeout| timeout.0),
             ticks_ahead: self.flow.ticks_ahead,
             records_in_flight: self.flow.records_in_flight,

@@ -129,8 +129,20 @@ pub struct Privacy {
     pub hash_key_file: Option<PathBuf>,
     /// How much of a URL is the page.
     pub page_key: PageKey,
+    /// How many pages of a partition are told apart in a stretch of event time as long as a window; off: all.
+    #[serde(with = "or_off")]
+    pub pages_max: Option<u32>,
     /// What is kept of the bytes of a rejected record.
     pub dead_letter_payload: DeadLetterPayload,
+}
+
+/// `[deduplication]`: which copies of an event count. It gives results their meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deduplication {
+    /// For how long an event is remembered, so that its copies count in nothing; off: every copy counts.
+    #[serde(with = "or_off")]
+    pub horizon: Option<Millis>,
 }
 
 /// `[dead_letters]`: what becomes a dead letter, beside the records that are rejected.
@@ -315,6 +327,7 @@ impl Default for Privacy {
             hash_key: None,
             hash_key_file: None,
             page_key: PageKey::Full,
+            pages_max: None,
             dead_letter_payload: DeadLetterPayload::Original,
         }
     }

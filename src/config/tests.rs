@@ -195,6 +195,9 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "windows.idle_timeout = \"none\"",
         "windows.idle_timeout = \"none\" (file FILE): must be a duration of whole milliseconds with its unit, such as \"5m\", \"10s\" or \"250ms\", or \"off\"",
     );
+    file("deduplication.horizon = \"0s\"", "deduplication.horizon = 0s (file FILE): must be between 1ms and 34 years");
+    file("privacy.pages_max = 0", "privacy.pages_max = 0 (file FILE): must be between 1 and 1000000000");
+    file("privacy.pages_max = \"all\"", "privacy.pages_max = \"all\" (file FILE): must be a whole number, or \"off\"");
     file("validation.id_bytes_max = 0", "validation.id_bytes_max = 0 (file FILE): must be between 1 and 65536");
     file(
         "validation.id_bytes_max = -1",
@@ -488,6 +491,8 @@ fn what_differs_from_the_committed_meaning() {
         ],
     );
     check("[validation]\nid_bytes_max = 7", &["validation.id_bytes_max: 256 committed, 7 configured"]);
+    check("deduplication.horizon = \"6m\"", &["deduplication.horizon: nothing committed, 6m configured"]);
+    check("privacy.pages_max = 7", &["privacy.pages_max: nothing committed, 7 configured"]);
     check("dead_letters.late = true", &["dead_letters.late: false committed, true configured"]);
     check("privacy.dead_letter_payload = \"sanitised\"\nkafka.sanitised_events_topic = \"s\"", &[]);
     check("kafka.events_topic = \"e\"", &["kafka.events_topic: clickstream-events committed, e configured"]);
@@ -533,6 +538,41 @@ fn compose() {
     let config = Config::load_from(Some(&shipped("compose.toml")), &Environment::new(), &[]).unwrap();
     assert_eq!(config.kafka.brokers, "kafka:9092");
     assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
+}
+
+#[test]
+fn a_scenario_stands_just_below_the_source_that_names_it() {
+    let generator = |toml, variables: &[_], flags: &[_]| load(toml, variables, flags).unwrap().generator;
+    let in_file = "[generator]\nscenario = \"night\"\nactive_share = 0.5\n[generator.silence]\nenabled = false";
+    let night = generator(in_file, &[], &[]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.5));
+    assert!(night.bots.enabled && !night.silence.enabled && night.silence.duration == Millis(180_000));
+    // Above the file, and below what is said beside it.
+    let scenario = ("generator.scenario", "night");
+    let night =
+        generator("[generator]\nactive_share = 0.5\nevents_per_second = 7", &[("EVENTS_PER_SECOND", "8")], &[scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.02));
+    let night = generator("", &[], &[("generator.events_per_second", "9"), scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (9.0, 0.02));
+    let variables = [("EVENTS_PER_SECOND", "8"), ("CLICKTIDE_GENERATOR__SCENARIO", "night")];
+    let night = generator("[generator]\nactive_share = 0.5", &variables, &[]);
+    assert_eq!((night.events_per_second, night.active_share), (8.0, 0.02));
+    // One at a time.
+    let normal = generator(in_file, &[], &[("generator.scenario", "normal")]);
+    assert_eq!((normal.events_per_second, normal.bots.enabled), (1_000.0, false));
+    let error = load("", &[], &[("generator.scenario", "calm")]).unwrap_err();
+    assert!(error.starts_with("generator.scenario = \"calm\" (flag --flag): must be one of \"normal\""), "{error}");
+}
+
+#[test]
+fn every_scenario_can_be_used() {
+    let off = load("", &[], &[]).unwrap().generator;
+    for scenario in crate::generator::Scenario::all() {
+        let settings = load("", &[], &[("generator.scenario", scenario.name())]).unwrap().generator;
+        assert_eq!(settings.scenario, *scenario);
+        let changed = crate::generator::Settings { scenario: off.scenario, ..settings } != off;
+        assert_eq!(changed, !scenario.keys().is_empty(), "{scenario:?}");
+    }
 }
 
 /// The dotted keys of a configuration, with those that are not serialized or may be absent.

@@ -39,6 +39,12 @@ pub(super) fn validate(config: &Config) -> Verdict {
     {
         return refuse("privacy.hash_key", "***", format!("a secret text: {error}"));
     }
+    if let Some(pages_max) = config.privacy.pages_max {
+        number("privacy.pages_max", pages_max, 1, 1_000_000_000)?;
+    }
+    if let Some(horizon) = config.deduplication.horizon {
+        millis("deduplication.horizon", horizon, Millis(1), LONGEST)?;
+    }
     config.cluster.validate()?;
     config.flow.validate()?;
     config.checkpoints.validate()?;

@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Cause, Connection, LogContext, cause_of};
+use super::client::{Cause, ClientError, Connection, LogContext};
 use super::dead_letters::headers;
 use super::describe;
 use super::progress::read_generation;
@@ -151,7 +151,7 @@ impl KafkaCommitter {
         topics: JobTopics,
         timeout: Duration,
     ) -> Result<Self, CommitError> {
-        let client_config = || connection.client_config().map_err(|e| CommitError::Failed(e.to_string()));
+        let client_config = || connection.client_config().map_err(|e: ClientError| CommitError::Failed(e.to_string()));
         let mut config = client_config()?;
         for (property, value) in [
             ("transactional.id", job),
@@ -199,7 +199,8 @@ impl KafkaCommitter {
             group,
             payload: Vec::new(),
         };
-        committer.retried("init_transactions", |producer, wait| producer.init_transactions(wait))?;
+        let call = format!("init_transactions as {job:?}");
+        committer.retried(&call, |producer, wait| producer.init_transactions(wait))?;
         Ok(committer)
     }
 
@@ -241,7 +242,9 @@ impl KafkaCommitter {
             CommitError::Fenced(text) if !another => CommitError::Unknown(format!(
                 "the brokers gave up on this producer, and no other run has begun: {text}"
             )),
-            CommitError::Failed(text) | CommitError::Unknown(text) if another => CommitError::Fenced(text),
+            CommitError::Failed(text) | CommitError::Denied(text) | CommitError::Unknown(text) if another => {
+                CommitError::Fenced(text)
+            }
             error => error,
         })
     }
@@ -349,8 +352,9 @@ impl KafkaCommitter {
         match purged.then(|| self.producer.commit_transaction(CALL.min(self.timeout))) {
             Some(Ok(())) => CommitError::Unknown(format!("committed without a message: {}", describe(error))),
             Some(Err(refusal)) => {
-                let cause = refusal.rdkafka_error_code().map_or(Cause::Other, cause_of);
-                CommitError::Failed(format!("{cause}: {}", describe(&refusal)))
+                let cause = refusal.rdkafka_error_code().map_or(Cause::Other, Cause::of);
+                let text = format!("{cause}: {}", describe(&refusal));
+                if cause.denied() { CommitError::Denied(text) } else { CommitError::Failed(text) }
             }
             None => CommitError::Failed(format!("a message was not delivered: {}", describe(error))),
         }
@@ -406,6 +410,7 @@ fn classify(error: &KafkaError, call: &str) -> CommitError {
         // Also when the client says that the transaction has to be aborted: it may have given up on a request to commit it
         // that the broker had already carried out.
         _ if call == "commit_transaction" => CommitError::Unknown(text),
+        Some(code) if Cause::of(code).denied() => CommitError::Denied(format!("{}: {text}", Cause::of(code))),
         _ => CommitError::Failed(text),
     }
 }
@@ -436,7 +441,7 @@ impl CommitEpoch for KafkaCommitter {
         self.payload = payload;
         let label = match &outcome {
             Ok(()) => "committed",
-            Err(CommitError::Failed(_)) => "failed",
+            Err(CommitError::Failed(_) | CommitError::Denied(_)) => "failed",
             Err(CommitError::Unknown(_)) => "unknown",
             Err(CommitError::Fenced(_)) => "fenced",
         };

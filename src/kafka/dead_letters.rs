@@ -21,8 +21,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
-use super::client::{ClientError, Connection, LogContext, Witness};
+use super::cause::Witness;
+use super::client::{Cause, ClientError, Connection, LogContext};
 use super::scan::{self, End, Scan, ScanError, ScanRecord};
+use crate::exit::Exit;
 use crate::source::DeadLetterPayload;
 
 /// A dead letter, as it stands in its topic.
@@ -165,13 +167,28 @@ pub enum ReplayError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// A transaction did not come about. What was sent back before it stays so; asking again goes on from there.
-    #[error("cannot send dead letters back to {topic:?}: {reason}; asking again goes on from where this one came to")]
+    #[error(
+        "cannot send dead letters back to {topic:?}: {cause}: {reason}; asking again goes on from where this one came to"
+    )]
     Transaction {
         /// The topic of the events.
         topic: String,
+        /// What is the matter.
+        cause: Cause,
         /// What happened.
         reason: String,
     },
+}
+
+impl ReplayError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ReplayError::Scan(error) => error.exit(),
+            ReplayError::Client(error) => error.exit(),
+            ReplayError::Transaction { cause, .. } => cause.exit(),
+        }
+    }
 }
 
 /// Letters in a transaction.
@@ -305,7 +322,8 @@ impl Replay<'_> {
             if let Err(error) = self.producer.abort_transaction(TIMEOUT) {
                 tracing::warn!(error = super::describe(&error), "a transaction stays open until it times out");
             }
-            ReplayError::Transaction { topic: self.settings.events.clone(), reason: super::describe(&error) }
+            let cause = error.rdkafka_error_code().map_or(Cause::Other, Cause::of);
+            ReplayError::Transaction { topic: self.settings.events.clone(), cause, reason: super::describe(&error) }
         })
     }
 

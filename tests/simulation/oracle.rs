@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use clicktide::audit::{Click, Comparison, Definition, IdleAdvance, Partition, Uncounted, expect};
+use clicktide::audit::{Click, Comparison, Definition, Fate, IdleAdvance, Judged, Partition, expect_judged};
 use clicktide::progress::{JobState, PartitionCut};
 use clicktide::source::LATE;
 use clicktide_dataflows::event::PageAnalytics;
@@ -39,10 +39,7 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
     }
 
     let inputs = inputs(world);
-    let (results, uncounted) = recompute(world, plan, &inputs);
-    let late = uncounted.iter().filter(|record| record.reason.is_none());
-    let late = late.map(|record| ((inputs[record.partition].0, record.offset), record.tick));
-    let late: BTreeMap<(i32, i64), Option<i64>> = late.collect();
+    let (results, judged) = recompute(world, plan, &inputs);
     let mut next: Option<i64> = None;
     let mut later = |tick_ms: i64| next = Some(next.map_or(tick_ms, |next: i64| next.min(tick_ms)));
     for result in &results {
@@ -52,14 +49,16 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
             later(result.window_end);
         }
     }
-    for Uncounted { partition, offset, tick, reason } in uncounted {
-        let reason = match reason {
-            Some(reason) => reason.label(),
-            None if plan.late_to_dead_letters => LATE,
-            None => continue,
+    let begun = progress.committed_through.is_some() || finished;
+    check_sanitised(world, &inputs, &judged, |tick| begun && is_final(tick.unwrap_or(i64::MIN)))?;
+    for Judged { partition, offset, tick, fate } in judged {
+        let reason = match fate {
+            Fate::Rejected(reason) => reason.label(),
+            Fate::Late if plan.late_to_dead_letters => LATE,
+            Fate::Late | Fate::Counted | Fate::Copy => continue,
         };
         // One without a tick comes with the first windows.
-        if !is_final(tick.unwrap_or(i64::MIN)) || (progress.committed_through.is_none() && !finished) {
+        if !is_final(tick.unwrap_or(i64::MIN)) || !begun {
             later(tick.unwrap_or(i64::MIN));
             continue;
         }
@@ -72,12 +71,6 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
     if let Some(letter) = letters.first_key_value() {
         return Err(format!("dead letter {letter:?} is not expected"));
     }
-    let due = |key: (i32, i64), click: &Click| match late.get(&key) {
-        Some(tick) => is_final(tick.unwrap_or(i64::MIN)) && (progress.committed_through.is_some() || finished),
-        // At the latest: with which of its windows is not known here.
-        None => is_final(plan.windows.leave(click.time_ms).0),
-    };
-    check_sanitised(world, &inputs, due)?;
     let report = comparison.finish();
     if !report.agrees() {
         return Err(format!("through {:?}: {report:?}", progress.committed_through));
@@ -85,35 +78,28 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
     Ok(next)
 }
 
-/// Every valid event that is due has gone out sanitised, and none more often than it is in the input.
+/// Every valid event whose tick is final has gone out sanitised, once, and no other has.
 fn check_sanitised(
     world: &World,
     inputs: &[(i32, Vec<&Entry>)],
-    due: impl Fn((i32, i64), &Click) -> bool,
+    judged: &[Judged],
+    is_final: impl Fn(Option<i64>) -> bool,
 ) -> Result<(), String> {
-    let mut published: BTreeMap<&[u8], usize> = BTreeMap::new();
-    for event in &world.output.sanitised {
-        *published.entry(&event.body).or_default() += 1;
+    let sanitised: BTreeMap<(i32, i64), &[u8]> = inputs
+        .iter()
+        .flat_map(|(partition, entries)| entries.iter().map(move |entry| (*partition, entry)))
+        .filter_map(|(partition, entry)| Some(((partition, entry.offset), entry.sanitised.as_deref()?)))
+        .collect();
+    let valid = judged.iter().filter(|record| matches!(record.fate, Fate::Counted | Fate::Late));
+    let due = valid.filter(|record| is_final(record.tick));
+    let mut expected: Vec<&[u8]> = due.map(|record| sanitised[&(inputs[record.partition].0, record.offset)]).collect();
+    let mut published: Vec<&[u8]> = world.output.sanitised.iter().map(|event| &*event.body).collect();
+    expected.sort_unstable();
+    published.sort_unstable();
+    if expected == published {
+        return Ok(());
     }
-    let mut valid: BTreeMap<&[u8], (usize, bool)> = BTreeMap::new();
-    for (partition, entry) in
-        inputs.iter().flat_map(|(partition, entries)| entries.iter().map(move |e| (*partition, e)))
-    {
-        let (Ok(click), Some(body)) = (&entry.click, &entry.sanitised) else { continue };
-        let (count, required) = valid.entry(body).or_default();
-        *count += 1;
-        *required |= due((partition, entry.offset), click);
-    }
-    for (body, published) in &published {
-        let (count, _) = valid.get(body).copied().unwrap_or_default();
-        if *published > count {
-            return Err(format!("a sanitised event is published {published} times, of {count} in the input: {body:?}"));
-        }
-    }
-    match valid.iter().find(|(body, (_, required))| *required && !published.contains_key(*body)) {
-        Some((body, _)) => Err(format!("a sanitised event is not published: {body:?}")),
-        None => Ok(()),
-    }
+    Err(format!("{} sanitised events are published, not those {} that have to be", published.len(), expected.len()))
 }
 
 /// The partitions that the job knows, and what of them it reads.
@@ -127,8 +113,8 @@ fn inputs(world: &World) -> Vec<(i32, Vec<&Entry>)> {
     cuts.map(entries).collect()
 }
 
-/// All results and all records that count in none, by the audit's own arithmetic.
-fn recompute(world: &World, plan: &Plan, inputs: &[(i32, Vec<&Entry>)]) -> (Vec<PageAnalytics>, Vec<Uncounted>) {
+/// All results, and what becomes of every record, by the audit's own arithmetic.
+fn recompute(world: &World, plan: &Plan, inputs: &[(i32, Vec<&Entry>)]) -> (Vec<PageAnalytics>, Vec<Judged>) {
     let partitions = inputs.iter().map(|(partition, entries)| Partition {
         records: entries.iter().map(|entry| Ok::<_, Infallible>((entry.offset, entry.click.clone()))),
         idle_advances: world
@@ -139,11 +125,12 @@ fn recompute(world: &World, plan: &Plan, inputs: &[(i32, Vec<&Entry>)]) -> (Vec<
             .map(|((_, next_offset), floor_ms)| IdleAdvance { next_offset: *next_offset, floor_ms: *floor_ms })
             .collect(),
     });
-    let definition = Definition { windows: plan.windows, bound_ms: plan.bound_ms, through_ms: None };
-    let (mut results, mut uncounted) = (Vec::new(), Vec::new());
+    let definition =
+        Definition { windows: plan.windows, bound_ms: plan.bound_ms, through_ms: None, history: plan.history };
+    let (mut results, mut judged) = (Vec::new(), Vec::new());
     let Ok(_) =
-        expect(&definition, partitions.collect(), |result| results.push(result), |record| uncounted.push(record));
-    (results, uncounted)
+        expect_judged(&definition, partitions.collect(), |result| results.push(result), |record| judged.push(record));
+    (results, judged)
 }
 
 /// The dataflows' own oracle has to give the same as the audit, where it fits: without floors, and without clocks ahead.
