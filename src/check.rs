@@ -17,6 +17,7 @@ use crate::kafka::permissions::{may_run, may_show_positions};
 use crate::kafka::probe;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
+use crate::registry::{Publication, Registry, RegistryError, Subject};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("HTTP token", http_token(config)),
         line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
+        line("schema registry", schema_registry(config)),
     ];
     lines.extend(kafka(config));
     lines
@@ -204,6 +206,40 @@ fn property_files(connection: &Connection) -> Outcome {
         return Outcome::Skipped("none are named".into());
     }
     outcome(connection.check_files())
+}
+
+/// Looks up the schemas of what is published, and whether they could be registered where they are not there.
+fn schema_registry(config: &Config) -> Outcome {
+    let Some(registry) = config.schema_registry.registry() else {
+        return Outcome::Skipped("schema_registry.url is off: values are bare Avro bodies".into());
+    };
+    let publication = config.schema_registry.publication();
+    let results = publication.results(&config.kafka.results_topic);
+    let sanitised_events = config.kafka.sanitised_events_topic.as_deref();
+    let subjects = [Some(results), sanitised_events.map(|topic| publication.sanitised_events(topic))];
+    let mut outcomes = subjects.into_iter().flatten().map(|subject| published(&registry, publication, subject));
+    outcomes.find(|outcome| *outcome != Outcome::Good).unwrap_or(Outcome::Good)
+}
+
+fn published(registry: &Registry, publication: Publication, subject: Subject) -> Outcome {
+    let Subject { name, schema } = subject;
+    match registry.look_up(&name, schema) {
+        Ok(_) => return Outcome::Good,
+        Err(RegistryError::Missing { .. }) if publication.register => {}
+        Err(RegistryError::Missing { url, .. }) => {
+            return Outcome::Bad(format!(
+                "our schema is not registered under subject {name:?} at {url}, and schema_registry.register is false"
+            ));
+        }
+        Err(error) => return Outcome::Bad(error.to_string()),
+    }
+    match registry.incompatibility(&name, schema) {
+        Ok(None) => Outcome::Good,
+        Ok(Some(reason)) => Outcome::Bad(format!(
+            "our schema is not compatible with what is registered under subject {name:?}: {reason}"
+        )),
+        Err(error) => Outcome::Bad(error.to_string()),
+    }
 }
 
 fn kafka(config: &Config) -> Vec<CheckLine> {
@@ -403,7 +439,7 @@ mod tests {
         let shown = lines[0].to_string();
         assert!(shown.contains("cannot reach Kafka at 127.0.0.1:1: no broker can be reached"), "{shown}");
         assert!(shown.contains("Connection refused"), "{shown}");
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 8);
         assert!(lines[1..].iter().all(|line| matches!(line.outcome, Outcome::Skipped(_))), "{lines:?}");
     }
 
@@ -412,6 +448,7 @@ mod tests {
         let mut config = Config::default();
         config.kafka.brokers = "127.0.0.1:1".to_owned();
         config.kafka.properties.set("security.protocol", "SASL_SSL");
+        config.kafka.properties.set("sasl.mechanism", "PLAIN");
         let shown = kafka(&config)[0].to_string();
         let expected = if cfg!(feature = "tls") { "cannot reach Kafka" } else { "--features tls" };
         assert!(shown.contains(expected), "{shown}");

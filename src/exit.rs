@@ -41,6 +41,8 @@ pub enum Exit {
     Bad = 21,
     /// Kafka does not let the program in, or not do this: credentials, certificates or permissions are wrong.
     Denied = 22,
+    /// The schema registry refuses, or can't be asked.
+    Registry = 23,
 }
 
 impl Exit {

@@ -9,6 +9,7 @@
 //! a record survives but hashes, the page's key and what was counted.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use clicktide_dataflows::event::Activity;
 use clicktide_dataflows::time::{Judgement, PartitionClock, Windows};
@@ -18,6 +19,7 @@ use crate::event::DecodedEvent;
 use crate::history::{History, OTHER_PAGES, Recalled};
 use crate::json;
 use crate::privacy::{Domain, HashKey, IdHash, PageKey, Sanitiser};
+use crate::registry::Schemas;
 use crate::validation::{self, Limits, Reason};
 
 /// How payloads are written.
@@ -25,8 +27,21 @@ use crate::validation::{self, Limits, Reason};
 pub enum Format {
     /// Bare Avro bodies.
     Avro(Decoder),
+    /// In the wire format of a schema registry. Whoever reads a record of these waits until its schema is known, as
+    /// [`Schemas::awaited`] says: a record of an unknown schema is undecodable.
+    Wire(Arc<Schemas>),
     /// One JSON object each.
     JsonLines,
+}
+
+impl Format {
+    /// The schemas that records are written with, where a registry has them.
+    pub fn schemas(&self) -> Option<&Arc<Schemas>> {
+        match self {
+            Format::Wire(schemas) => Some(schemas),
+            Format::Avro(_) | Format::JsonLines => None,
+        }
+    }
 }
 
 /// A record as it is read from a partition of the log.
@@ -176,6 +191,7 @@ impl Ingest {
     fn decode<'a>(&self, record: &Record<'a>) -> Result<(DecodedEvent<'a>, Option<i64>), Reason> {
         match &self.format {
             Format::Avro(decoder) => Ok((decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None)),
+            Format::Wire(schemas) => Ok((schemas.decode(record.payload).ok_or(Reason::Undecodable)?, None)),
             Format::JsonLines => {
                 let line = json::decode_line(record.payload).map_err(|_| Reason::Undecodable)?;
                 Ok((line.event, line.record_timestamp_ms))
@@ -189,6 +205,7 @@ impl Ingest {
         let (event, _) = self.decode(record).ok()?;
         let details = match &self.format {
             Format::Avro(decoder) => decoder.details(record.payload).ok()?,
+            Format::Wire(schemas) => schemas.details(record.payload)?,
             Format::JsonLines => json::decode_details(record.payload),
         };
         let sanitiser = Sanitiser { hash_key: &self.hash_key, page_key: self.page_key, limits: &self.limits };

@@ -181,6 +181,12 @@ pub const KAFKA_SEND_QUEUE_BYTES: &str = "clicktide_kafka_send_queue_bytes";
 pub const KAFKA_FETCH_QUEUE_MESSAGES: &str = "clicktide_kafka_fetch_queue_messages";
 /// Their bytes; label `client`.
 pub const KAFKA_FETCH_QUEUE_BYTES: &str = "clicktide_kafka_fetch_queue_bytes";
+/// Answers of the schema registry; label `outcome`.
+pub const SCHEMA_REQUESTS: &str = "clicktide_schema_requests_total";
+/// Schemas that are known by their ids.
+pub const SCHEMAS: &str = "clicktide_schemas";
+/// Whether an input partition waits for a schema; label `partition`.
+pub const AWAITS_SCHEMA: &str = "clicktide_awaits_schema";
 /// Requests to the HTTP server; labels `route` and `status`.
 pub const HTTP_REQUESTS: &str = "clicktide_http_requests_total";
 /// Log lines that were not written, as they repeat.
@@ -326,6 +332,13 @@ pub const METRICS: &[Metric] = &[
         "Messages in a Kafka client that were fetched ahead and not read yet",
     ),
     bytes(gauge(KAFKA_FETCH_QUEUE_BYTES, &["client"], "Bytes of those messages")),
+    counter(
+        SCHEMA_REQUESTS,
+        &["outcome"],
+        "Requests to the schema registry by outcome: `answered`, `missing` (there is no such schema) or `failed`",
+    ),
+    gauge(SCHEMAS, &[], "Writer schemas that are known by their ids"),
+    gauge(AWAITS_SCHEMA, &["partition"], "1 while an input partition waits for the schema of its next record, else 0"),
     counter(HTTP_REQUESTS, &["route", "status"], "Requests to the HTTP server, by route and status"),
     counter(LOG_LINES_SUPPRESSED, &[], "Log lines that were not written, as they only repeat others"),
     counter(GENERATED, &[], "Generated events that the producer has taken over"),

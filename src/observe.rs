@@ -71,7 +71,7 @@ impl ObserveJob for Observer {
     }
 
     fn partition(&self, report: &PartitionReport, worker: usize, own: bool) {
-        let PartitionReport { partition, watermark_ms, idle, position, high_watermark } = *report;
+        let PartitionReport { partition, watermark_ms, idle, position, high_watermark, awaited } = *report;
         if let Some(watermark_ms) = watermark_ms {
             let mut watermarks = self.watermarks_ms.lock().unwrap_or_else(PoisonError::into_inner);
             watermarks.insert(partition, watermark_ms);
@@ -80,7 +80,7 @@ impl ObserveJob for Observer {
             }
         }
         let high_watermark = high_watermark.unwrap_or(position);
-        let status = PartitionStatus { partition, worker, position, high_watermark, watermark_ms, idle };
+        let status = PartitionStatus { partition, worker, position, high_watermark, watermark_ms, idle, awaited };
         self.status.set_partition(status, own);
     }
 

@@ -29,6 +29,7 @@ use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::{Scope, Stream};
 
 use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Read, Staged};
+use crate::avro::wire::SchemaId;
 use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
 use crate::history::HistoryLimits;
@@ -53,6 +54,11 @@ pub trait ReadPartition {
     /// Whether nothing will ever come after what has been handed over: true of a file that was read to its end.
     fn exhausted(&self) -> bool {
         false
+    }
+
+    /// The schema that has to be known before the next record can be handed over, if that is what it waits for.
+    fn awaited(&self) -> Option<SchemaId> {
+        None
     }
 }
 
@@ -250,6 +256,8 @@ pub struct PartitionReport {
     pub position: i64,
     /// Where it ended then.
     pub high_watermark: Option<i64>,
+    /// The schema that it waits for before it goes on, if so.
+    pub awaited: Option<SchemaId>,
 }
 
 /// What the source operator shares with the loop that steps its worker.

@@ -143,7 +143,9 @@ fn nothing_that_comes_out_holds_personal_data() {
     assert_eq!((kept("sanitised"), kept("nothing"), kept("original")), (script.rejected - 4 + 2, 4, 0));
     let audit = job.audit_agrees();
     assert_eq!(audit.number("/input/late"), 2);
-    assert!(audit.number("/sanitised_events/expected") as usize >= before(script.at(25), script.sanitised.clone()).len());
+    assert!(
+        audit.number("/sanitised_events/expected") as usize >= before(script.at(25), script.sanitised.clone()).len()
+    );
     assert_eq!(audit.number("/sanitised_events/actual") as usize, published.len());
     // What is not as it came is not sent back.
     let replayed = said(&["dead-letters", "replay", "--json", "--reason", "empty_user_id"], &job.check_flags());

@@ -24,6 +24,26 @@ pub fn encode_event(event: &ClickEvent, out: &mut Vec<u8>) {
     put_optional(event.session_duration.map(i64::from), put_long, out);
 }
 
+/// Appends `event` to `out` as a bare body of [`super::CLICK_EVENT_LATER_SCHEMA`], with something in its new fields. Allocates
+/// nothing but what `out` grows by.
+pub fn encode_later_event(event: &ClickEvent, out: &mut Vec<u8>) {
+    put_long(event.timestamp, out);
+    put_string("2.0.0", out);
+    put_optional(Some(&*event.session_id), put_string, out);
+    put_string(&event.user_id, out);
+    put_string(&event.page_url, out);
+    put_long(event.event_type as i64, out);
+    // An array: a block of one item, and the empty block that ends it.
+    put_long(1, out);
+    put_string("checkout-b", out);
+    put_long(0, out);
+    put_optional(event.product_id.as_deref(), put_string, out);
+    put_optional(Some(&*event.user_agent), put_string, out);
+    put_string(&event.ip_address, out);
+    put_optional(event.session_duration.map(i64::from), put_long, out);
+    put_optional(event.referrer.as_deref(), put_string, out);
+}
+
 /// Appends `result` to `out` as a bare body of [`super::PAGE_ANALYTICS_SCHEMA`]. Allocates nothing but what `out` grows by.
 pub fn encode_page_analytics(result: &PageAnalytics, out: &mut Vec<u8>) {
     put_string(&result.page_url, out);

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use crate::avro::wire::split;
 use crate::avro::{Decoder, sanitised_event_json};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
@@ -165,17 +166,35 @@ fn show(place: Place, raw: bool, config: &Config) -> Result<(), Failure> {
         return std::io::stdout().write_all(&letter.payload).map_err(|e| Failure::new(Exit::Failure, e));
     }
     println!("{}", line(&letter));
-    match (letter.kept, Decoder::default().decode(&letter.payload)) {
-        (DeadLetterPayload::Nothing, _) => println!("none of the record's bytes were kept"),
-        (DeadLetterPayload::Sanitised, _) => match sanitised_event_json(&letter.payload) {
+    match letter.kept {
+        DeadLetterPayload::Nothing => println!("none of the record's bytes were kept"),
+        DeadLetterPayload::Sanitised => match sanitised_event_json(&letter.payload) {
             Some(event) => println!("the sanitised event: {event:#}"),
             None => println!("no sanitised event of the published schema"),
         },
-        (DeadLetterPayload::Original, Ok(event)) => println!("decoded by the published schema: {event:#?}"),
-        (DeadLetterPayload::Original, Err(error)) => println!("by the published schema: {error}"),
+        DeadLetterPayload::Original => println!("{}", decoded(&letter.payload, config)),
     }
     println!("bytes: {}", letter.payload.escape_ascii());
     Ok(())
+}
+
+/// What a payload is as an event, or why it is none.
+fn decoded(payload: &[u8], config: &Config) -> String {
+    let (which, decoder, body) = match config.schema_registry.registry() {
+        None => ("the published schema".to_owned(), Ok(Decoder::default()), payload),
+        Some(registry) => {
+            let Some((id, body)) = split(payload) else {
+                return "not in the registry's wire format: it does not begin with 0 and the id of a schema".to_owned();
+            };
+            let schema = registry.schema(id).map_err(|error| error.to_string());
+            let decoder = schema.and_then(|schema| schema.decoder());
+            (format!("schema {id} of the registry"), decoder, body)
+        }
+    };
+    match decoder.map(|decoder| decoder.decode(body).map(|event| format!("{event:#?}")).map_err(|e| e.to_string())) {
+        Ok(Ok(event)) => format!("decoded by {which}: {event}"),
+        Ok(Err(error)) | Err(error) => format!("by {which}: {error}"),
+    }
 }
 
 /// The same as [`read_letters`] of one partition, the others being passed over.

@@ -61,6 +61,9 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     made.extend(sanitised.map(|topic| (topic, config.topics.sanitised_events_partitions)));
     let broker = EmbeddedBroker::start(&made).map_err(kafka)?;
     config.kafka.brokers = broker.address();
+    // Everything is in this process.
+    config.schema_registry.url = None;
+    config.generator.schema_change.enabled = false;
 
     logging::begin_process(0);
     let workers = config.cluster.workers;

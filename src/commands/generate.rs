@@ -1,5 +1,6 @@
 //! `clicktide generate`: synthetic traffic into the events topic, or into files.
 
+mod encoder;
 mod files;
 
 use std::fmt;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use self::encoder::Encoder;
 use crate::audit::Totals;
-use crate::avro;
 use crate::commands::progress::Teller;
 use crate::commands::signals::stop_on_signal;
 use crate::commands::status_line::{Voice, span};
@@ -111,10 +112,11 @@ impl fmt::Display for Generated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.summary)?;
         let Some(Ok(Told { file, totals })) = &self.truth else { return Ok(()) };
-        let Totals { counted, late, rejected, results } = totals;
+        let Totals { counted, late, duplicates, rejected, results } = totals;
+        let duplicates = if *duplicates > 0 { format!(", {duplicates} duplicates") } else { String::new() };
         write!(
             f,
-            "\ntruth         {results} results of {counted} events counted, {late} late, {rejected} rejected: {}",
+            "\ntruth         {results} results of {counted} events counted, {late} late, {rejected} rejected{duplicates}: {}",
             file.display()
         )
     }
@@ -161,18 +163,20 @@ pub fn produce(
         connect_timeout: Duration::from_secs(10),
     };
     let kafka = |e: ProducerError| Failure::new(e.exit(), e);
-    let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>)).map_err(kafka)?;
+    let encoder = Encoder::new(config)?;
+    let ingest = truth.map(|_| config.ingest()).inspect(|ingest| encoder.teach(ingest));
+    let mut sink = EventProducer::connect(producer, encoder.encode).map_err(kafka)?;
     if let Some(balanced) = config.generator.balanced_partitions.filter(|n| *n as usize != sink.partitions()) {
         let partitions = sink.partitions();
         tracing::warn!(balanced, partitions, "generator.balanced_partitions is not the topic's number of partitions");
     }
-    let truth = match truth {
-        Some(file) => {
+    let truth = match truth.zip(ingest) {
+        Some((file, ingest)) => {
             let end_offsets = sink.end_offsets().map_err(kafka)?;
             if end_offsets.iter().any(|end| *end > 0) {
                 tracing::warn!("the topic is not empty: the truth is that of a job which begins where it ends now");
             }
-            let truth = LiveTruth::begin(file, config.ingest(), &end_offsets);
+            let truth = LiveTruth::begin(file, ingest, config.history(), &end_offsets);
             let truth = truth.map_err(|e| Failure::new(Exit::Failure, e))?;
             sink.tell(truth.witness());
             Some(truth)

@@ -22,6 +22,7 @@ use crate::committer::CommitEpoch;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::http::{self, ClosedWindow, JobSite, JobStore, ProcessIdentity, Server, Site, Status, View, ViewLimits};
+use crate::kafka::committer::OutputSchemas;
 use crate::kafka::history::{HistorySettings, PastWindow, read_history};
 use crate::kafka::probe::reach;
 use crate::kafka::source::KafkaPartitions;
@@ -29,6 +30,7 @@ use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job}
 use crate::observe::Observer;
 use crate::pipeline::{self, Ended, Job, ObserveJob, Unpaced};
 use crate::progress::JobStart;
+use crate::registry::{Schemas, Subject};
 use crate::report::Phase;
 use crate::{logging, metrics};
 
@@ -94,12 +96,20 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         write_status(Arc::clone(&site.status))?;
     }
 
+    let source = config.source_settings();
+    let schemas = source.ingest.format.schemas().cloned();
+    if let Some(schemas) = &schemas {
+        let waits = Arc::clone(schemas);
+        site.status.set_registry_waits(move || waits.waits());
+    }
     let meaning = config.meaning();
     let savepoint = run.from_savepoint.as_deref().map(|savepoint| find_savepoint(config, savepoint)).transpose()?;
     let settings = StartSettings {
         checkpoints: store.clone(),
         savepoint,
         accept_gap: run.accept_gap,
+        // Before the processes come together: a start that waits for the registry fences nobody.
+        schemas: output_schemas(config, schemas.as_deref().filter(|_| cluster.process == 0))?,
         ..start_settings(config, run.from, run.until_end)
     };
     if cluster.process > 0 {
@@ -147,7 +157,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka.clone(), settings.topics.events.clone(), Arc::clone(&now_ms))
         .map_err(|reason| Failure::new(Exit::Kafka, reason));
-    let partitions = or_end(partitions);
+    let partitions = or_end(partitions).waiting_for(schemas);
     let input = or_end(InputWatch::start(config, start.input.len(), run.until_end, &stop, Arc::clone(&site.status)));
     let status = Arc::clone(&site.status);
     let observer =
@@ -158,7 +168,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let checkpoints = or_end(checkpoints.transpose());
     let job = Job {
         workers: cluster.workers,
-        source: config.source_settings(),
+        source,
         start,
         partitions: Box::new(partitions),
         committer: committer
@@ -294,6 +304,24 @@ fn start_writer(
     })
 }
 
+/// The ids of the schemas of what is published, where there is a registry.
+///
+/// # Errors
+/// When the registry refuses, or the files of its TLS can't be used. While it does not answer, this waits.
+fn output_schemas(config: &Config, schemas: Option<&Schemas>) -> Result<OutputSchemas, Failure> {
+    let Some(schemas) = schemas else { return Ok(OutputSchemas::default()) };
+    let publication = config.schema_registry.publication();
+    let id = |subject: Subject| {
+        let id = schemas.id_of(publication, &subject);
+        id.map(Some).map_err(|error| Failure::new(Exit::Registry, error))
+    };
+    let sanitised_events = config.kafka.sanitised_events_topic.as_deref();
+    Ok(OutputSchemas {
+        results: id(publication.results(&config.kafka.results_topic))?,
+        sanitised_events: sanitised_events.map_or(Ok(None), |topic| id(publication.sanitised_events(topic)))?,
+    })
+}
+
 /// What a run of the configured job is started with.
 pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSettings {
     StartSettings {
@@ -311,6 +339,7 @@ pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSett
         accept_gap: false,
         checkpoints: None,
         savepoint: None,
+        schemas: OutputSchemas::default(),
     }
 }
 

@@ -329,6 +329,8 @@ impl Layers {
         };
         let value = match self.layer_of(&key).and_then(|layer| layer.get(&key)) {
             Some(_) if is_secret(&key) => "***".to_owned(),
+            // A URL may have a user and a password in it, which it must not.
+            Some(Value::String(_, text)) if key.ends_with("url") && text.contains('@') => "***".to_owned(),
             Some(value) => show(value),
             None => "?".to_owned(),
         };
@@ -370,6 +372,12 @@ impl Layers {
         match self.secret_in_file("privacy.hash_key", "privacy.hash_key_file", privacy.hash_key_file.as_deref())? {
             Some(secret) => privacy.hash_key = Some(secret),
             None => privacy.hash_key_file = None,
+        }
+        let registry = &mut config.schema_registry;
+        let password_file = registry.password_file.as_deref();
+        match self.secret_in_file("schema_registry.password", "schema_registry.password_file", password_file)? {
+            Some(secret) => registry.password = Some(secret),
+            None => registry.password_file = None,
         }
         let cluster = &mut config.cluster;
         match self.secret_in_file("cluster.secret", "cluster.secret_file", cluster.secret_file.as_deref())? {
@@ -425,7 +433,8 @@ fn resolve(above: &str, properties: &Properties, environment: &Environment) -> R
 
 fn is_secret(key: &str) -> bool {
     let property = key.strip_prefix(PROPERTIES).or_else(|| key.strip_prefix(OPTIONS));
-    ["privacy.hash_key", "cluster.secret", "http.token"].contains(&key) || property.is_some_and(names_a_secret)
+    let secrets = ["privacy.hash_key", "cluster.secret", "http.token", "schema_registry.password"];
+    secrets.contains(&key) || property.is_some_and(names_a_secret)
 }
 
 /// A value as it is written in TOML.

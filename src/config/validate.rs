@@ -25,12 +25,13 @@ impl Refused {
     }
 }
 
-type Verdict = Result<(), Refused>;
+pub(super) type Verdict = Result<(), Refused>;
 
 /// The first value that cannot be used, if there is one.
 pub(super) fn validate(config: &Config) -> Verdict {
     name("job.name", &config.job.name, 200)?;
     config.kafka.validate()?;
+    config.schema_registry.validate()?;
     config.topics.validate()?;
     config.windows.validate()?;
     config.validation.validate()?;
@@ -54,7 +55,13 @@ pub(super) fn validate(config: &Config) -> Verdict {
     let refused = |error: crate::generator::settings::SettingsError| {
         Refused::new(format!("generator.{}", error.key), error.value, error.expected)
     };
-    config.generator.validate().map_err(refused)
+    config.generator.validate().map_err(refused)?;
+    if config.generator.schema_change.enabled && config.schema_registry.url.is_none() {
+        let expected =
+            "false where schema_registry.url is \"off\": bare bodies do not say which schema they were written with";
+        return refuse("generator.schema_change.enabled", true, expected);
+    }
+    Ok(())
 }
 
 /// Properties that the clients set themselves, because delivery exactly once or the metrics rest on them, and what there
@@ -283,7 +290,7 @@ impl Logging {
     }
 }
 
-fn refuse(key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> Verdict {
+pub(super) fn refuse(key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> Verdict {
     Err(Refused::new(key, value, expected))
 }
 
@@ -291,7 +298,7 @@ fn number<T: PartialOrd + fmt::Display>(key: &str, value: T, min: T, max: T) -> 
     if min <= value && value <= max { Ok(()) } else { refuse(key, value, format!("between {min} and {max}")) }
 }
 
-fn millis(key: &str, value: Millis, min: Millis, max: Millis) -> Verdict {
+pub(super) fn millis(key: &str, value: Millis, min: Millis, max: Millis) -> Verdict {
     if (min..=max).contains(&value) {
         return Ok(());
     }

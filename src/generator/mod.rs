@@ -48,6 +48,8 @@ pub mod report;
 
 pub mod run;
 
+pub mod versions;
+
 pub mod truth;
 
 pub mod lines;

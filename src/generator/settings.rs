@@ -1,6 +1,7 @@
 //! What the generator can be told: the section `[generator]` of the configuration.
 
 mod realism;
+mod schema_change;
 
 use std::net::SocketAddr;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use realism::{
     Bots, ClockSkew, DelayDistribution, Delays, Duplicates, FlashCrowd, Invalid, Malformed, Mobile, Silence,
 };
+pub use schema_change::SchemaChange;
 
 use super::scenario::Scenario;
 use crate::event::ClickEvent;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub daily_curve: DailyCurve,
     /// A burst on top of it all.
     pub burst: Burst,
+    /// A change of the schema in mid-run.
+    pub schema_change: SchemaChange,
     /// Events that are sent later than they happened.
     pub delays: Delays,
     /// Clients that send the events of a session together, minutes later.
@@ -183,6 +187,7 @@ impl Default for Settings {
             session_duration_share: 0.5,
             daily_curve: DailyCurve::default(),
             burst: Burst::default(),
+            schema_change: SchemaChange::default(),
             delays: Delays::default(),
             mobile: Mobile::default(),
             duplicates: Duplicates::default(),
@@ -256,6 +261,7 @@ impl Settings {
         between("session_duration_share", self.session_duration_share, 0.0, 1.0)?;
         self.daily_curve.validate()?;
         self.burst.validate()?;
+        self.schema_change.validate()?;
         self.delays.validate()?;
         self.mobile.validate()?;
         self.duplicates.validate()?;

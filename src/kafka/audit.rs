@@ -40,7 +40,8 @@ use crate::audit::{
     AuditReport, Click, Comparison, Definition, Fate, IdleAdvance, LetterComparison, LetterKey, Partition,
     SanitisedComparison, expect_judged,
 };
-use crate::avro::{DecodeError, decode_page_analytics};
+use crate::avro::DecodeError;
+use crate::avro::wire::{self, decode_result};
 use crate::exit::Exit;
 use crate::history::HistoryLimits;
 use crate::ingest::{Ingest, Record, Sanitised};
@@ -137,6 +138,7 @@ impl AuditError {
             AuditError::Scan(error) => error.exit(),
             AuditError::Progress(error) => error.exit(),
             AuditError::NoProgress { .. } | AuditError::Undecodable { .. } => Exit::Kafka,
+            AuditError::Truth { .. } => Exit::Failure,
         }
     }
 }
@@ -374,7 +376,7 @@ impl AuditSettings {
     }
 
     fn result(&self, record: &ScanRecord<'_>) -> Result<clicktide_dataflows::event::PageAnalytics, AuditError> {
-        decode_page_analytics(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
+        decode_result(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
             topic: self.topics.results.clone(),
             partition: record.partition,
             offset: record.offset,
@@ -422,7 +424,9 @@ impl AuditSettings {
         let mut sanitised = SanitisedComparison::new(trimmed, self.examples_max);
         let mut each = |record: &ScanRecord<'_>| {
             let (key, value) = (record.key.unwrap_or_default(), record.payload.unwrap_or_default());
-            sanitised.actual(SanitisedComparison::hash(key, value));
+            // A bare body begins with the length of a hash, which no payload in the wire format does.
+            let body = wire::split(value).map_or(value, |(_, body)| body);
+            sanitised.actual(SanitisedComparison::hash(key, body));
             ControlFlow::Continue(())
         };
         scan(&settings, &BTreeMap::new(), &mut each, &mut |_, _| {})?;
@@ -468,6 +472,9 @@ impl Input {
             work.advance(u64::try_from(offset + 1 - next_offset.get()).unwrap_or(0));
             next_offset.set(offset + 1);
             let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
+            if let Some(schemas) = ingest.format.schemas() {
+                schemas.wait_for(record.payload);
+            }
             if let Some(last) = &last_sanitised {
                 let hash = |event: Sanitised| SanitisedComparison::hash(event.user.to_string().as_bytes(), &event.body);
                 last.set(ingest.sanitised(&record).map(hash));

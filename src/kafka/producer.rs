@@ -148,7 +148,7 @@ const STATISTICS_MS: &str = "100";
 /// How long to wait for the producer id before events are sent without.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
+impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
     /// Connects, makes sure that the topic is there, and waits until the producer may send.
     ///
     /// # Errors
@@ -245,7 +245,7 @@ fn refused(config: &ProducerConfig, code: RDKafkaErrorCode) -> ProducerError {
     ProducerError::Topic { brokers, topic, cause, reason: code.to_string() }
 }
 
-impl<E: Fn(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
+impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
     type Error = ProducerError;
 
     fn send(&mut self, event: &ClickEvent, form: Form) -> Result<Admission, ProducerError> {
@@ -254,7 +254,7 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
             return Err(refused(&self.config, *code));
         }
         self.payload.clear();
-        form.write_avro(event, &self.encode, &mut self.payload);
+        form.write_avro(event, &mut self.encode, &mut self.payload);
         let key = self.config.key.of(event);
         let sent_us = self.origin.elapsed().as_micros() as usize;
         let record = BaseRecord::with_opaque_to(&self.config.topic, sent_us).key(key).payload(&self.payload);

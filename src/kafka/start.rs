@@ -11,7 +11,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{ClientError, Connection, LogContext, fetch_watermarks};
-use super::committer::{JobTopics, KafkaCommitter};
+use super::committer::{JobTopics, KafkaCommitter, OutputSchemas};
 use super::describe;
 use super::described::describe_topic;
 use super::permissions::may_run;
@@ -73,6 +73,8 @@ pub struct StartSettings {
     pub checkpoints: Option<Arc<dyn Store>>,
     /// What a new job begins with, if not with nothing.
     pub savepoint: Option<Savepoint>,
+    /// By which ids a schema registry knows the schemas of what is published, if that is in its wire format.
+    pub schemas: OutputSchemas,
 }
 
 /// A savepoint or checkpoint, of this job or of another.
@@ -166,7 +168,8 @@ pub fn start_job(
     if let Some(reason) = objection(&asked, &so_far) {
         return Err(refused(reason));
     }
-    let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
+    let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?
+        .with_schemas(settings.schemas);
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let committed = read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)?;
     if let Some(reason) = objection(&asked, &committed) {

@@ -230,6 +230,8 @@ impl PartitionSource {
         idle_floor_ms: Option<i64>,
         now_ms: i64,
     ) -> Option<IdleAdvance> {
+        // What waits for its schema has something to say, however old the answer about its end.
+        let paused = paused || self.reader.awaited().is_some();
         let timeout_ms = settings.idle_timeout_ms.filter(|_| self.cut.until.is_none())?;
         let read_to_its_end = self.reader.end().is_some_and(|end| {
             end.high_watermark <= self.reader.position() && now_ms - end.answered_ms <= LOG_END_FRESH_MS
@@ -301,6 +303,7 @@ impl PartitionSource {
             idle: self.idle || self.ended,
             position: self.reader.end().map_or_else(|| self.reader.position(), |end| end.position),
             high_watermark: self.reader.end().map(|end| end.high_watermark),
+            awaited: self.reader.awaited(),
         }
     }
 }

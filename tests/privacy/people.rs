@@ -185,7 +185,12 @@ impl Script {
         };
         let partitions =
             self.counted.iter().map(|events| Partition { records: records(events), idle_advances: vec![] });
-        let definition = Definition { windows: Job::windows(), bound_ms: BOUND_MS, through_ms: Some(through), history: HistoryLimits::default() };
+        let definition = Definition {
+            windows: Job::windows(),
+            bound_ms: BOUND_MS,
+            through_ms: Some(through),
+            history: HistoryLimits::default(),
+        };
         let mut results = Vec::new();
         expect(&definition, partitions.collect(), |result| results.push(result), |_| {}).expect("events");
         results

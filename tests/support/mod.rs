@@ -8,6 +8,7 @@ pub mod chance;
 pub mod job;
 pub mod monitoring;
 pub mod proxy;
+pub mod registry;
 pub mod topics;
 pub mod tty;
 pub mod watched;

@@ -88,6 +88,19 @@ proptest! {
     }
 
     #[test]
+    fn events_of_the_later_version_agree_with_the_reference(event in any_event()) {
+        let mut body = Vec::new();
+        encode_later_event(&event, &mut body);
+        let decoder = Decoder::new(CLICK_EVENT_LATER_SCHEMA).unwrap();
+        prop_assert_eq!(decoder.decode(&body).unwrap(), needed(&event));
+        // Resolved into the published schema by the reference.
+        let [writer, reader] = [CLICK_EVENT_LATER_SCHEMA, CLICK_EVENT_SCHEMA].map(|text| Schema::parse_str(text).unwrap());
+        let resolved = GenericDatumReader::builder(&writer).reader_schema(&reader).build().unwrap();
+        let value = resolved.read_value(&mut &body[..]).unwrap();
+        prop_assert_eq!(from_value::<ClickEvent>(&value).unwrap(), event);
+    }
+
+    #[test]
     fn results_agree_with_the_reference(result in any_result()) {
         let mut body = Vec::new();
         encode_page_analytics(&result, &mut body);
