@@ -98,7 +98,7 @@ mod tests {
         let record = |offset| LetterKey { partition: 0, offset };
         let compare = |trimmed| {
             let mut comparison = SanitisedComparison::new(trimmed, 1);
-            [1, 2, 2, 3, 9].map(|hash| comparison.actual(hash));
+            [1, 2, 2, 3, 9].into_iter().for_each(|hash| comparison.actual(hash));
             comparison.expected(record(1), 1, true);
             comparison.expected(record(2), 2, true);
             comparison.expected(record(3), 3, false);
