@@ -227,13 +227,25 @@ fn what_no_schema_can_read_is_a_dead_letter() {
     assert!(warned(&["records of this schema are undecodable", "user_id", "double"]), "{log}");
     stop(&mut processes, "TERM");
 
-    let show = |place: &str| {
-        said("dead-letters", &[vec!["show".into(), place.into()], job.check_flags(), job.flags.clone()].concat()).1
+    let dead_letters = |arguments: &[&str]| {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        said("dead-letters", &[arguments, job.check_flags(), job.flags.clone()].concat()).1
     };
-    assert!(show("0/0").contains("has none: 404"), "{}", show("0/0"));
-    assert!(show("0/1").contains(&format!("by schema {foreign} of the registry")), "{}", show("0/1"));
-    assert!(show("0/2").contains("not in the registry's wire format"), "{}", show("0/2"));
-    assert!(show("0/3").contains("the body ends inside a value"), "{}", show("0/3"));
+    let list = dead_letters(&["list", "--json"]);
+    let listed: Vec<Value> = list.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(listed.len(), bad.len(), "{list}");
+    let by_foreign = format!("by schema {foreign} of the registry: the writer schema's field \"user_id\"");
+    let expected = [
+        "has none: 404",
+        &by_foreign,
+        "not in the registry's wire format",
+        "the body ends inside a value",
+        "not in the",
+    ];
+    for (letter, expected) in listed.iter().zip(expected) {
+        let shown = dead_letters(&["show", &format!("{}/{}", letter["partition"], letter["offset"])]);
+        assert!(shown.contains(expected), "{shown}");
+    }
 }
 
 #[test]
