@@ -169,6 +169,8 @@ fn tell_workers(status: &Status, state: State, step: u64) {
             },
             events,
             late: events / 700,
+            duplicates: 0,
+            other_pages: 0,
             rejected: rejected.into_iter().filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.into(), n)).collect(),
         });
     }

@@ -255,6 +255,9 @@ enum Command {
         /// Where the results go as JSON Lines; without it, standard output.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Where every valid event goes, as JSON Lines too, without its personal data.
+        #[arg(long, value_name = "FILE")]
+        sanitised: Option<PathBuf>,
         /// Print the summary as JSON, on standard output, which is free for it if the results go to a file.
         #[arg(long, requires = "output")]
         json: bool,
@@ -365,8 +368,8 @@ struct JobFlags {
     /// Where a new job begins; afterwards it resumes: `earliest`, `latest`, or a time such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = parse_from)]
     from: From,
-    /// What a new job begins with, in place of --from: the savepoint of this name (of this job, or JOB/NAME of another). Its
-    /// configuration may be another one; afterwards it resumes.
+    /// What a new job begins with, in place of --from: the savepoint of this name (of this job, or JOB/NAME of another), or a
+    /// checkpoint (`[JOB/]checkpoints/…`). Its configuration may be another one; afterwards it resumes.
     #[arg(long, value_name = "[JOB/]NAME", conflicts_with = "from")]
     from_savepoint: Option<String>,
     /// Go on although records that are needed are gone from Kafka, and no checkpoint holds them: windows will lack them.
@@ -541,8 +544,8 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
         Command::Audit { from, through, truth, examples, json, .. } => {
             audit::audit(Audit { from_ms: from, through_ms: through, truth, examples, voice: voice(json) }, &config)
         }
-        Command::Replay { files, output, json, .. } => {
-            replay::replay(Replay { files, output, voice: voice(json) }, &config)
+        Command::Replay { files, output, sanitised, json, .. } => {
+            replay::replay(Replay { files, output, sanitised, voice: voice(json) }, &config)
         }
     }
 }

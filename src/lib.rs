@@ -14,6 +14,7 @@ pub mod event;
 pub mod exit;
 pub mod file;
 pub mod generator;
+pub mod history;
 pub mod http;
 pub mod idleness;
 pub mod ingest;

@@ -47,6 +47,10 @@ pub const EVENT_BYTES: &str = "clicktide_event_bytes_total";
 pub const REJECTED_EVENTS: &str = "clicktide_rejected_events_total";
 /// Valid events whose every window was closed.
 pub const LATE_EVENTS: &str = "clicktide_late_events_total";
+/// Copies of events that are remembered.
+pub const DUPLICATE_EVENTS: &str = "clicktide_duplicate_events_total";
+/// Events of pages beyond the limit.
+pub const OTHER_PAGES_EVENTS: &str = "clicktide_other_pages_events_total";
 /// Results committed.
 pub const RESULTS: &str = "clicktide_results_total";
 /// Bytes of their keys and values.
@@ -95,6 +99,8 @@ pub const CHECKPOINT_TAKEN: &str = "clicktide_checkpoint_taken_timestamp_seconds
 pub const WINDOW_PROCESSING: &str = "clicktide_window_processing_seconds";
 /// Dead letters committed.
 pub const DEAD_LETTERS: &str = "clicktide_dead_letters_total";
+/// Sanitised events committed.
+pub const SANITISED_EVENTS: &str = "clicktide_sanitised_events_total";
 /// Transactions by how they ended; label `outcome`.
 pub const TRANSACTIONS: &str = "clicktide_transactions_total";
 /// Events that the generator's producer has taken over.
@@ -222,6 +228,8 @@ pub const METRICS: &[Metric] = &[
     bytes(counter(EVENT_BYTES, &[], "Bytes of the values of the records read")),
     counter(REJECTED_EVENTS, &["reason"], "Events rejected by validation, by reason"),
     counter(LATE_EVENTS, &[], "Valid events that came after the last of their windows had closed"),
+    counter(DUPLICATE_EVENTS, &[], "Copies of events that `deduplication.horizon` remembers: they count in nothing"),
+    counter(OTHER_PAGES_EVENTS, &[], "Events beyond `privacy.pages_max`, which count for the page `(other pages)`"),
     counter(RESULTS, &[], "Results committed: one per page and window"),
     bytes(counter(RESULT_BYTES, &[], "Bytes of the keys and values of the results committed to Kafka")),
     gauge(WINDOW_VIEWS, &[], "Views in the latest committed window, of all pages together"),
@@ -259,6 +267,7 @@ pub const METRICS: &[Metric] = &[
     timestamp(CHECKPOINT_WINDOW_END, &[], "Window end through which the last checkpoint goes, in event time"),
     timestamp(CHECKPOINT_TAKEN, &[], "When the last checkpoint was taken, by the wall clock"),
     counter(DEAD_LETTERS, &[], "Dead letters committed"),
+    counter(SANITISED_EVENTS, &[], "Sanitised events committed"),
     counter(TRANSACTIONS, &["outcome"], "Transactions by outcome: `committed`, `failed`, `unknown` or `fenced`"),
     gauge(
         PHASE,

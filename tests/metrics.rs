@@ -17,7 +17,7 @@ use clicktide::metrics::{self as names, METRICS, Metric, MetricKind};
 use support::job::{DEADLINE, Job, event, now_ms, stop};
 use support::proxy::Network;
 use support::registry::{behind_proxy, client, flags, later, published, schema_registry};
-use support::topics::Plain;
+use support::topics::{Plain, Topic};
 use support::watched::Watched;
 use support::{Broker, Process, brokers, free_ports};
 
@@ -38,6 +38,8 @@ fn every_metric_moves() {
             "--set=kafka.statistics_interval=100ms",
             "--set=kafka.properties.socket.timeout.ms=1600",
             "--set=dead_letters.late=true",
+            "--set=deduplication.horizon=10s",
+            "--set=privacy.pages_max=3",
             // A store that fails is complained of every second.
             "--set=logging.repeats_max=1",
         ]
@@ -49,6 +51,8 @@ fn every_metric_moves() {
         let registered = client(&url).register(&format!("{}-value", job.events.name), schema);
         registered.unwrap_or_else(|error| panic!("{error}"))
     });
+    let sanitised = Topic::create(&job.brokers, "sanitised-events", 3, &[]);
+    job.flags.push(format!("--set=kafka.sanitised_events_topic={}", sanitised.name));
     produce_backlog(&job, ids[0]);
 
     let ports = free_ports(3);
@@ -123,12 +127,14 @@ fn every_metric_moves() {
     }
     assert_eq!(pages.greatest(names::REJECTED_EVENTS, "undecodable"), 1.0);
     assert!(pages.greatest(names::LATE_EVENTS, "") >= 1.0);
+    assert_eq!(pages.greatest(names::DUPLICATE_EVENTS, ""), 1.0);
+    assert!(pages.greatest(names::OTHER_PAGES_EVENTS, "") >= 1.0);
     assert!(pages.greatest(names::DEAD_LETTERS, "") >= 2.0);
     stop(&mut processes, "TERM");
 }
 
-/// Two minutes of events up to one minute ago, many more windows than a source runs ahead, and an event that can't be read and
-/// one that is late among them.
+/// Two minutes of events up to one minute ago, many more windows than a source runs ahead, and an event that can't be read, one
+/// that is late and one that is there twice among them.
 fn produce_backlog(job: &Job, schema: SchemaId) {
     let plain = Plain::new(&job.brokers);
     let start_ms = now_ms() - 180_000;
@@ -141,6 +147,7 @@ fn produce_backlog(job: &Job, schema: SchemaId) {
     }
     plain.send(&job.events.name, 0, Some(b"not an event"));
     send(1, start_ms);
+    send(2, start_ms + 119_980);
     plain.flush();
 }
 

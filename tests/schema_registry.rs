@@ -75,7 +75,7 @@ fn checked(job: &Job) -> String {
 /// Runs a job that must end with the registry's code, and returns why it says it does.
 fn refused(job: &Job) -> String {
     let mut process = job.process(1, 0, 1, &[]);
-    process.wait_for_code(22, DEADLINE);
+    process.wait_for_code(23, DEADLINE);
     process.stderr()
 }
 

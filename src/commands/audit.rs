@@ -35,7 +35,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
     let topics = config.job_topics();
     let kafka = config.connection();
     // First, as it can say best why nobody answers.
-    reach(&kafka, Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&kafka, Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     let settings = AuditSettings {
         brokers: kafka.brokers,
         properties: kafka.properties.to_map(),
@@ -46,6 +46,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
             progress: topics.progress,
         },
         ingest: config.ingest(),
+        history: config.history(),
         late_to_dead_letters: config.dead_letters.late,
         from_ms: audit.from_ms,
         through_ms: audit.through_ms,
@@ -59,7 +60,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
         Some(file) => compare_with_truth(&settings, file, &work),
     };
     drop(progress);
-    let report = report.map_err(|e| Failure::new(Exit::Kafka, e))?;
+    let report = report.map_err(|e| Failure::new(e.exit(), e))?;
     if audit.voice.json {
         println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failure, e))?);
     } else {

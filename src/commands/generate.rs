@@ -112,10 +112,11 @@ impl fmt::Display for Generated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.summary)?;
         let Some(Ok(Told { file, totals })) = &self.truth else { return Ok(()) };
-        let Totals { counted, late, rejected, results } = totals;
+        let Totals { counted, late, duplicates, rejected, results } = totals;
+        let duplicates = if *duplicates > 0 { format!(", {duplicates} duplicates") } else { String::new() };
         write!(
             f,
-            "\ntruth         {results} results of {counted} events counted, {late} late, {rejected} rejected: {}",
+            "\ntruth         {results} results of {counted} events counted, {late} late, {rejected} rejected{duplicates}: {}",
             file.display()
         )
     }
@@ -152,7 +153,7 @@ pub fn produce(
     report: impl FnMut(&Progress),
 ) -> Result<Generated, Failure> {
     // First, as it can say best why nobody answers.
-    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     let producer = ProducerConfig {
         brokers: config.kafka.brokers.clone(),
         topic: config.kafka.events_topic.clone(),
@@ -161,7 +162,7 @@ pub fn produce(
         statistics_interval: config.kafka.statistics_interval.map(Millis::duration),
         connect_timeout: Duration::from_secs(10),
     };
-    let kafka = |e: ProducerError| Failure::new(Exit::Kafka, e);
+    let kafka = |e: ProducerError| Failure::new(e.exit(), e);
     let encoder = Encoder::new(config)?;
     let ingest = truth.map(|_| config.ingest()).inspect(|ingest| encoder.teach(ingest));
     let mut sink = EventProducer::connect(producer, encoder.encode).map_err(kafka)?;
@@ -175,7 +176,7 @@ pub fn produce(
             if end_offsets.iter().any(|end| *end > 0) {
                 tracing::warn!("the topic is not empty: the truth is that of a job which begins where it ends now");
             }
-            let truth = LiveTruth::begin(file, ingest, &end_offsets);
+            let truth = LiveTruth::begin(file, ingest, config.history(), &end_offsets);
             let truth = truth.map_err(|e| Failure::new(Exit::Failure, e))?;
             sink.tell(truth.witness());
             Some(truth)
@@ -187,8 +188,13 @@ pub fn produce(
             let truth = truth.map(|truth| truth.finish(summary.failed + summary.unknown));
             Ok(Generated { summary, truth })
         }
-        Err(error @ RunError::Settings(_)) => Err(Failure::new(Exit::Configuration, error)),
-        Err(error @ RunError::Send { .. }) => Err(Failure::new(Exit::Kafka, error)),
+        Err(error) => {
+            let exit = match &error {
+                RunError::Settings(_) => Exit::Configuration,
+                RunError::Send { source, .. } => source.exit(),
+            };
+            Err(Failure::new(exit, error))
+        }
     }
 }
 

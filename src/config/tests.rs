@@ -8,6 +8,7 @@ use super::*;
 use crate::checkpoint::store::StoreLocation;
 use crate::millis::Millis;
 use crate::privacy::PageKey;
+use crate::source::DeadLetterPayload;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -122,6 +123,26 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "kafka.results_topic = \"clickstream-events\" (file FILE): must be another topic than kafka.events_topic",
     );
     file(
+        "kafka.sanitised_events_topic = \"clicktide-progress\"",
+        "kafka.sanitised_events_topic = \"clicktide-progress\" (file FILE): must be another topic than kafka.progress_topic",
+    );
+    file(
+        "kafka.sanitised_events_topic = \"a b\"",
+        "kafka.sanitised_events_topic = \"a b\" (file FILE): must be 1 to 249 letters, digits, dots, underscores and hyphens",
+    );
+    file(
+        "kafka.sanitised_events_topic = true",
+        "kafka.sanitised_events_topic = true (file FILE): must be a text, or \"off\"",
+    );
+    file(
+        "topics.sanitised_events_partitions = 0",
+        "topics.sanitised_events_partitions = 0 (file FILE): must be between 1 and 100000",
+    );
+    file(
+        "topics.sanitised_events_retention = \"10ms\"",
+        "topics.sanitised_events_retention = 10ms (file FILE): must be between 1s and 34 years",
+    );
+    file(
         "kafka.transaction_timeout = \"20m\"",
         "kafka.transaction_timeout = 20m (file FILE): must be between 1s and 15m",
     );
@@ -214,6 +235,9 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "windows.idle_timeout = \"none\"",
         "windows.idle_timeout = \"none\" (file FILE): must be a duration of whole milliseconds with its unit, such as \"5m\", \"10s\" or \"250ms\", or \"off\"",
     );
+    file("deduplication.horizon = \"0s\"", "deduplication.horizon = 0s (file FILE): must be between 1ms and 34 years");
+    file("privacy.pages_max = 0", "privacy.pages_max = 0 (file FILE): must be between 1 and 1000000000");
+    file("privacy.pages_max = \"all\"", "privacy.pages_max = \"all\" (file FILE): must be a whole number, or \"off\"");
     file("validation.id_bytes_max = 0", "validation.id_bytes_max = 0 (file FILE): must be between 1 and 65536");
     file(
         "validation.id_bytes_max = -1",
@@ -535,7 +559,10 @@ fn what_differs_from_the_committed_meaning() {
         ],
     );
     check("[validation]\nid_bytes_max = 7", &["validation.id_bytes_max: 256 committed, 7 configured"]);
+    check("deduplication.horizon = \"6m\"", &["deduplication.horizon: nothing committed, 6m configured"]);
+    check("privacy.pages_max = 7", &["privacy.pages_max: nothing committed, 7 configured"]);
     check("dead_letters.late = true", &["dead_letters.late: false committed, true configured"]);
+    check("privacy.dead_letter_payload = \"sanitised\"\nkafka.sanitised_events_topic = \"s\"", &[]);
     check("schema_registry.url = \"http://r:1\"", &["schema_registry: nothing committed, on configured"]);
     check("kafka.events_topic = \"e\"", &["kafka.events_topic: clickstream-events committed, e configured"]);
     let older = Config::default().meaning().differences(r#"{"windows": {"gap": 7}}"#);
@@ -566,6 +593,7 @@ fn production() {
     assert_eq!((topics.events_partitions, topics.replication_factor, topics.min_insync_replicas), (12, 3, 2));
     assert_eq!((config.cluster.workers, config.generator.events_per_second), (8, 1_000.0));
     assert_eq!(config.privacy.page_key, PageKey::NoQuery);
+    assert_eq!(config.privacy.dead_letter_payload, DeadLetterPayload::Sanitised);
     assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
     assert_eq!(config.kafka.properties.get("security.protocol"), Some("SASL_SSL"));
     assert_eq!(config.kafka.properties.get("sasl.password"), Some("hunter2"));
@@ -579,6 +607,41 @@ fn compose() {
     let config = Config::load_from(Some(&shipped("compose.toml")), &Environment::new(), &[]).unwrap();
     assert_eq!(config.kafka.brokers, "kafka:9092");
     assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
+}
+
+#[test]
+fn a_scenario_stands_just_below_the_source_that_names_it() {
+    let generator = |toml, variables: &[_], flags: &[_]| load(toml, variables, flags).unwrap().generator;
+    let in_file = "[generator]\nscenario = \"night\"\nactive_share = 0.5\n[generator.silence]\nenabled = false";
+    let night = generator(in_file, &[], &[]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.5));
+    assert!(night.bots.enabled && !night.silence.enabled && night.silence.duration == Millis(180_000));
+    // Above the file, and below what is said beside it.
+    let scenario = ("generator.scenario", "night");
+    let night =
+        generator("[generator]\nactive_share = 0.5\nevents_per_second = 7", &[("EVENTS_PER_SECOND", "8")], &[scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.02));
+    let night = generator("", &[], &[("generator.events_per_second", "9"), scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (9.0, 0.02));
+    let variables = [("EVENTS_PER_SECOND", "8"), ("CLICKTIDE_GENERATOR__SCENARIO", "night")];
+    let night = generator("[generator]\nactive_share = 0.5", &variables, &[]);
+    assert_eq!((night.events_per_second, night.active_share), (8.0, 0.02));
+    // One at a time.
+    let normal = generator(in_file, &[], &[("generator.scenario", "normal")]);
+    assert_eq!((normal.events_per_second, normal.bots.enabled), (1_000.0, false));
+    let error = load("", &[], &[("generator.scenario", "calm")]).unwrap_err();
+    assert!(error.starts_with("generator.scenario = \"calm\" (flag --flag): must be one of \"normal\""), "{error}");
+}
+
+#[test]
+fn every_scenario_can_be_used() {
+    let off = load("", &[], &[]).unwrap().generator;
+    for scenario in crate::generator::Scenario::all() {
+        let settings = load("", &[], &[("generator.scenario", scenario.name())]).unwrap().generator;
+        assert_eq!(settings.scenario, *scenario);
+        let changed = crate::generator::Settings { scenario: off.scenario, ..settings } != off;
+        assert_eq!(changed, !scenario.keys().is_empty(), "{scenario:?}");
+    }
 }
 
 /// The dotted keys of a configuration, with those that are not serialized or may be absent.

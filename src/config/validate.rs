@@ -40,6 +40,12 @@ pub(super) fn validate(config: &Config) -> Verdict {
     {
         return refuse("privacy.hash_key", "***", format!("a secret text: {error}"));
     }
+    if let Some(pages_max) = config.privacy.pages_max {
+        number("privacy.pages_max", pages_max, 1, 1_000_000_000)?;
+    }
+    if let Some(horizon) = config.deduplication.horizon {
+        millis("deduplication.horizon", horizon, Millis(1), LONGEST)?;
+    }
     config.cluster.validate()?;
     config.flow.validate()?;
     config.checkpoints.validate()?;
@@ -90,8 +96,9 @@ impl Kafka {
             ("kafka.dead_letters_topic", &self.dead_letters_topic),
             ("kafka.progress_topic", &self.progress_topic),
         ];
+        let sanitised = self.sanitised_events_topic.as_ref().map(|topic| ("kafka.sanitised_events_topic", topic));
         let mut keys = BTreeMap::new();
-        for (key, topic) in topics {
+        for (key, topic) in topics.into_iter().chain(sanitised) {
             name(key, topic, 249)?;
             if let Some(other) = keys.insert(topic, key) {
                 return refuse(key, format!("{topic:?}"), format!("another topic than {other}"));
@@ -123,7 +130,9 @@ impl Topics {
         let retention = |key, value| millis(key, value, Millis(1_000), LONGEST);
         retention("topics.events_retention", self.events_retention)?;
         retention("topics.results_retention", self.results_retention)?;
-        retention("topics.dead_letters_retention", self.dead_letters_retention)
+        retention("topics.dead_letters_retention", self.dead_letters_retention)?;
+        number("topics.sanitised_events_partitions", self.sanitised_events_partitions, 1, 100_000)?;
+        retention("topics.sanitised_events_retention", self.sanitised_events_retention)
     }
 }
 

@@ -20,7 +20,8 @@ use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
 
 use super::catalogue::{self, Page, REFERRERS, User};
-use super::settings::{Settings, SettingsError};
+use super::murmur2;
+use super::settings::{EventKey, Settings, SettingsError};
 use crate::event::ClickEvent;
 use clicktide_dataflows::event::EventType;
 
@@ -139,6 +140,28 @@ impl Model {
     /// From now on, this share of the views goes to the page of this number (from 0); none: every page has what its rank gives it.
     pub fn set_hot_page(&mut self, hot_page: Option<(u32, f64)>) {
         self.hot_page = hot_page;
+    }
+
+    /// What share of the events the hash of the keys gives to each partition in the long run: users are alike, pages as popular as
+    /// they are.
+    pub fn shares_by_hash(settings: &Settings, partitions: u32) -> Vec<f64> {
+        let mut shares = vec![0.0; partitions as usize];
+        let mut add =
+            |key: &str, weight: f64| shares[murmur2::partition(key.as_bytes(), partitions) as usize] += weight;
+        match settings.key {
+            EventKey::UserId => {
+                let users = catalogue::user_ids(settings);
+                users.iter().for_each(|user_id| add(user_id, 1.0 / users.len() as f64));
+            }
+            EventKey::PageUrl => {
+                let weights: Vec<f64> = zipf_weights(settings.pages, settings.zipf_exponent).collect();
+                let sum: f64 = weights.iter().sum();
+                for (page, weight) in catalogue::pages(settings).iter().zip(weights) {
+                    add(&page.page_url, weight / sum);
+                }
+            }
+        }
+        shares
     }
 
     /// The pages of the site.
@@ -298,12 +321,15 @@ impl Chain {
 
 /// Ranks from 0, each in proportion to `(rank + 1)^-exponent`.
 fn zipf(ranks: u32, exponent: f64) -> Result<WeightedAliasIndex<f64>, SettingsError> {
-    let weights = (1..=ranks).map(|rank| f64::from(rank).powf(-exponent)).collect();
-    WeightedAliasIndex::new(weights).map_err(|error| SettingsError {
+    WeightedAliasIndex::new(zipf_weights(ranks, exponent).collect()).map_err(|error| SettingsError {
         key: "zipf_exponent",
         value: exponent.to_string(),
         expected: format!("such that pages can be weighted by it ({error})"),
     })
+}
+
+fn zipf_weights(ranks: u32, exponent: f64) -> impl Iterator<Item = f64> {
+    (1..=ranks).map(move |rank| f64::from(rank).powf(-exponent))
 }
 
 pub(super) fn overwrite(text: &mut String, with: &str) {

@@ -70,6 +70,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Acknowledged events by partition.
     pub by_partition: Vec<u64>,
+    /// What share of clean events the hash of the keys gives to each partition in the long run.
+    pub by_hash: Vec<f64>,
     /// Events sent by type; what was sent twice or damaged too.
     pub mix: MixCounts,
     /// What was sent beside clean events.
@@ -94,14 +96,19 @@ pub struct MixCounts {
 impl Summary {
     /// By what share of the mean the partition farthest from it differs from it; 0 without acknowledged events.
     pub fn partition_deviation_max(&self) -> f64 {
-        let mean = self.by_partition.iter().sum::<u64>() as f64 / self.by_partition.len() as f64;
-        // Without partitions the mean is NaN, which is no more than 0 either.
-        if mean > 0.0 {
-            self.by_partition.iter().map(|count| (*count as f64 / mean - 1.0).abs()).fold(0.0, f64::max)
-        } else {
-            0.0
-        }
+        deviation_max(self.by_partition.iter().map(|count| *count as f64))
     }
+
+    /// The same of what the hash of the keys gives.
+    pub fn hash_deviation_max(&self) -> f64 {
+        deviation_max(self.by_hash.iter().copied())
+    }
+}
+
+fn deviation_max(shares: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
+    let mean = shares.clone().sum::<f64>() / shares.len() as f64;
+    // Without partitions the mean is NaN, which is no more than 0 either.
+    if mean > 0.0 { shares.map(|share| (share / mean - 1.0).abs()).fold(0.0, f64::max) } else { 0.0 }
 }
 
 impl MixCounts {
@@ -170,9 +177,10 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "partitions    {:?}, at most {:.1} % from the mean",
+            "partitions    {:?}, at most {:.1} % from the mean; the hash of the keys gives {:.1} %",
             self.by_partition,
-            100.0 * self.partition_deviation_max()
+            100.0 * self.partition_deviation_max(),
+            100.0 * self.hash_deviation_max()
         )?;
         write!(
             f,

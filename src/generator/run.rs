@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::injected::Injected;
+use super::model::Model;
 use super::report::{Metrics, Progress, Summary};
 use super::schedule::Schedule;
 use super::send::{Admission, Deliveries, SendEvent};
@@ -52,10 +53,12 @@ pub fn run<S: SendEvent>(
 ) -> Result<Summary, RunError<S::Error>> {
     let start = clock.now();
     let start_ms = clock.origin_ms() + start.as_millis() as i64;
-    let mut traffic = Traffic::new(settings, start_ms, u32::try_from(sink.partitions()).unwrap_or(u32::MAX))?;
+    let partitions = u32::try_from(sink.partitions()).unwrap_or(u32::MAX);
+    let mut traffic = Traffic::new(settings, start_ms, partitions)?;
     // What the schedule prescribes is asked for while the traffic lends an event.
     let schedule = Schedule::new(settings, start_ms);
     let mut run = Run { clock, start, stop, sink, report, schedule, meter: Meter::new() };
+    run.meter.summary.by_hash = Model::shares_by_hash(settings, partitions);
     let (mut unsent_us, mut outcome) = (None, Ok(()));
     while let Some(outgoing) = traffic.next() {
         let due_us = outgoing.due_us;

@@ -108,4 +108,16 @@ mod tests {
         }
         assert_eq!(Scenario::of_name("calm"), None);
     }
+
+    #[test]
+    fn the_document_lists_what_each_sets() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/generator.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        for scenario in Scenario::all() {
+            let set: Vec<_> = scenario.keys().iter().map(|(key, value)| format!("`{key} = {value}`")).collect();
+            let set = if set.is_empty() { "nothing".to_owned() } else { set.join(", ") };
+            let row = format!("| `{}` | {set} |", scenario.name());
+            assert!(text.lines().any(|line| line == row), "docs/generator.md has no line {row}");
+        }
+    }
 }

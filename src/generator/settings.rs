@@ -397,6 +397,24 @@ mod tests {
             "generator.daily_curve.peak_hour = 24: must be at least 0 and below 24",
         );
         check(|s| s.burst.repeat = Some(Millis(1)), "generator.burst.repeat = 1ms: must be between 5m and a century");
+        check(|s| s.delays.share = 1.5, "generator.delays.share = 1.5: must be between 0 and 1");
+        check(|s| s.delays.max = Millis(1), "generator.delays.max = 1ms: must be between 2s and 7days");
+        check(|s| s.delays.shape = f64::NAN, "generator.delays.shape = NaN: must be between 0.1 and 10");
+        check(|s| s.mobile.upload_max = Millis(1), "generator.mobile.upload_max = 1ms: must be between 1m and 7days");
+        check(|s| s.duplicates.share = -0.1, "generator.duplicates.share = -0.1: must be between 0 and 1");
+        check(
+            |s| (s.malformed.garbage, s.malformed.empty) = (0.6, 0.6),
+            "generator.malformed = 0.001 + 0.6 + 0.6 + 0.001: must be shares that add up to 1 at most",
+        );
+        check(|s| s.invalid.share = 2.0, "generator.invalid.share = 2: must be between 0 and 1");
+        check(|s| s.clock_skew.max = Millis(-1), "generator.clock_skew.max = -1ms: must be between 0s and 7days");
+        check(|s| s.bots.count = 0, "generator.bots.count = 0: must be between 1 and 10000");
+        check(|s| s.bots.share = 1.0, "generator.bots.share = 1: must be between 0 and 0.99");
+        check(
+            |s| s.flash_crowd.repeat = Some(Millis(1)),
+            "generator.flash_crowd.repeat = 1ms: must be between 2m and a century",
+        );
+        check(|s| s.silence.duration = Millis(0), "generator.silence.duration = 0s: must be between 1ms and a century");
         check(|s| s.balanced_partitions = Some(6), "valid");
         check(
             |s| s.balanced_partitions = Some(101),

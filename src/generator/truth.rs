@@ -26,6 +26,7 @@ use clicktide_dataflows::event::PageAnalytics;
 use serde::Serialize;
 
 use crate::audit::{Click, Definition, Partition, Totals, expect};
+use crate::history::HistoryLimits;
 use crate::ingest::{Ingest, Record};
 use crate::validation::Reason;
 
@@ -84,17 +85,22 @@ pub struct Told {
 }
 
 /// Computes the results of `partitions` and writes them to `file`, a JSON object per line in order of window end, then page. The
-/// file is there once it is whole.
+/// file is there once it is whole. `ingest` and `history` are how the job reads and judges.
 ///
 /// # Errors
 /// See [`TruthError`].
-pub fn write_truth<I, E>(file: &Path, ingest: &Ingest, partitions: Vec<Partition<I>>) -> Result<Told, TruthError>
+pub fn write_truth<I, E>(
+    file: &Path,
+    ingest: &Ingest,
+    history: HistoryLimits,
+    partitions: Vec<Partition<I>>,
+) -> Result<Told, TruthError>
 where
     I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
     E: std::fmt::Display,
 {
     let mut lines = Lines::create(file)?;
-    let totals = lines.write(ingest, partitions)?;
+    let totals = lines.write(&definition(ingest, history), partitions)?;
     lines.publish()?;
     Ok(Told { file: file.to_owned(), totals })
 }
@@ -124,13 +130,14 @@ struct PartitionHeard {
 }
 
 impl LiveTruth {
-    /// Begins a truth of what arrives from `end_offsets` on, where the partitions end now. `ingest` is how the job reads and judges.
+    /// Begins a truth of what arrives from `end_offsets` on, where the partitions end now. `ingest` and `history` are how the job
+    /// reads and judges.
     ///
     /// # Errors
     /// When the file can't be made.
-    pub fn begin(file: &Path, ingest: Ingest, end_offsets: &[i64]) -> Result<Self, TruthError> {
+    pub fn begin(file: &Path, ingest: Ingest, history: HistoryLimits, end_offsets: &[i64]) -> Result<Self, TruthError> {
         let mut lines = Lines::create(file)?;
-        let ingest = Arc::new(ingest);
+        let definition = definition(&ingest, history);
         let (partitions, receivers): (Vec<_>, Vec<Receiver<_>>) = end_offsets
             .iter()
             .map(|next_offset| {
@@ -139,13 +146,13 @@ impl LiveTruth {
             })
             .unzip();
         let witness =
-            Witness { ingest: Arc::clone(&ingest), heard: Arc::new(Mutex::new(Heard { partitions, failure: None })) };
+            Witness { ingest: Arc::new(ingest), heard: Arc::new(Mutex::new(Heard { partitions, failure: None })) };
         let compute = move || {
             let partitions = receivers.into_iter().map(|receiver| Partition {
                 records: receiver.into_iter().map(Ok::<_, Infallible>),
                 idle_advances: Vec::new(),
             });
-            let totals = lines.write(&ingest, partitions.collect())?;
+            let totals = lines.write(&definition, partitions.collect())?;
             Ok((lines, totals))
         };
         let computing = std::thread::Builder::new()
@@ -186,7 +193,7 @@ impl LiveTruth {
 impl Witness {
     /// Hears of a record. Those of a partition are told in the order of their offsets; costs decoding it.
     pub fn acknowledged(&self, record: &Record<'_>, partition: usize) {
-        let click = self.ingest.read(record).map(Click::from);
+        let click = self.ingest.read(record).map(|valid| Click::new(valid, record.payload));
         let mut heard = self.heard();
         let Heard { partitions, failure } = &mut *heard;
         if failure.is_some() {
@@ -214,6 +221,11 @@ impl Witness {
     }
 }
 
+/// What the results of a job with no end are that reads and judges so.
+fn definition(ingest: &Ingest, history: HistoryLimits) -> Definition {
+    Definition { windows: ingest.windows, bound_ms: ingest.bound_ms, through_ms: None, history }
+}
+
 /// The file while it is not whole, beside its place. Dropped before that, it is gone.
 struct Lines {
     file: PathBuf,
@@ -230,19 +242,18 @@ impl Lines {
         Ok(Lines { file: file.to_owned(), partial, output: BufWriter::new(output) })
     }
 
-    fn write<I, E>(&mut self, ingest: &Ingest, partitions: Vec<Partition<I>>) -> Result<Totals, TruthError>
+    fn write<I, E>(&mut self, definition: &Definition, partitions: Vec<Partition<I>>) -> Result<Totals, TruthError>
     where
         I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
         E: std::fmt::Display,
     {
-        let definition = Definition { windows: ingest.windows, bound_ms: ingest.bound_ms, through_ms: None };
         let mut failed = None;
         let write = |result: PageAnalytics| {
             if failed.is_none() {
                 failed = self.line(&result).err();
             }
         };
-        let totals = expect(&definition, partitions, write, |_| {}).map_err(|e| TruthError::Read(e.to_string()))?;
+        let totals = expect(definition, partitions, write, |_| {}).map_err(|e| TruthError::Read(e.to_string()))?;
         match failed.map_or_else(|| self.output.flush(), Err) {
             Ok(()) => Ok(totals),
             Err(source) => Err(TruthError::Write { file: self.file.clone(), source }),

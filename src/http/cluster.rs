@@ -52,6 +52,10 @@ pub struct ClusterSnapshot {
     pub dead_letters: u64,
     /// Late events among the records read.
     pub late: u64,
+    /// Copies of remembered events among the records read, which count in nothing.
+    pub duplicates: u64,
+    /// Events among the records read that count for the page of all that are not told apart.
+    pub other_pages: u64,
     /// Rejected events among the records read.
     pub rejected_total: u64,
     /// The same by reason.
@@ -160,6 +164,10 @@ pub struct WorkerSnapshot {
     pub events: u64,
     /// Late events among them.
     pub late: u64,
+    /// Copies of remembered events among them.
+    pub duplicates: u64,
+    /// Events among them of pages that are not told apart.
+    pub other_pages: u64,
     /// Rejected events among them.
     pub rejected: u64,
 }

@@ -387,6 +387,8 @@ impl Status {
             results: self.results.load(Relaxed),
             dead_letters: self.dead_letters.load(Relaxed),
             late: workers.iter().map(|worker| worker.late).sum(),
+            duplicates: workers.iter().map(|worker| worker.duplicates).sum(),
+            other_pages: workers.iter().map(|worker| worker.other_pages).sum(),
             rejected_total: rejected.values().sum(),
             rejected,
             lag_records: partitions.iter().map(PartitionStatus::lag_records).fold(0, i64::saturating_add),
@@ -456,6 +458,8 @@ impl Status {
                 partitions: reads.map(|partition| partition.partition).collect(),
                 events: report.events,
                 late: report.late,
+                duplicates: report.duplicates,
+                other_pages: report.other_pages,
                 rejected: report.rejected.values().sum(),
             }
         };
@@ -577,7 +581,7 @@ mod tests {
     fn worker(worker: usize, process: usize, events: u64) -> WorkerReport {
         let process = ProcessReport { process, phase: Phase::Running, uptime_ms: 5, resident_memory_bytes: Some(7) };
         let rejected = BTreeMap::from([("undecodable".to_owned(), 2), ("empty_user_id".to_owned(), worker as u64)]);
-        WorkerReport { worker, process, events, late: 1, rejected }
+        WorkerReport { worker, process, events, late: 1, duplicates: 3, other_pages: 4, rejected }
     }
 
     #[test]
@@ -621,6 +625,8 @@ mod tests {
         check("/results", 6.into());
         check("/dead_letters", 4.into());
         check("/late", 2.into());
+        check("/duplicates", 6.into());
+        check("/other_pages", 8.into());
         check("/rejected_total", 5.into());
         check("/rejected/undecodable", 4.into());
         check("/lag_records", 3.into());

@@ -41,6 +41,8 @@ use crate::audit::{
 };
 use crate::avro::DecodeError;
 use crate::avro::wire::decode_result;
+use crate::exit::Exit;
+use crate::history::HistoryLimits;
 use crate::ingest::{Ingest, Record};
 use crate::kafka::progress::{ReadProgressError, read_progress};
 use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
@@ -73,6 +75,8 @@ pub struct AuditSettings {
     pub topics: AuditTopics,
     /// How the job reads and judges records.
     pub ingest: Ingest,
+    /// Which copies the job counts, and how many pages it tells apart.
+    pub history: HistoryLimits,
     /// Whether late events are among the dead letters.
     pub late_to_dead_letters: bool,
     /// Compares no windows that end before this, ms.
@@ -124,6 +128,18 @@ pub enum AuditError {
     },
 }
 
+impl AuditError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            AuditError::Scan(error) => error.exit(),
+            AuditError::Progress(error) => error.exit(),
+            AuditError::NoProgress { .. } | AuditError::Undecodable { .. } => Exit::Kafka,
+            AuditError::Truth { .. } => Exit::Failure,
+        }
+    }
+}
+
 /// Audits what a job has committed so far, also while it runs. `work` is told how many offsets there are to read, and how many of
 /// them are read.
 ///
@@ -140,7 +156,12 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
     // A finished run has closed all windows, also those after the last that has results.
     let finished = progress.state == JobState::Finished;
     let final_through = if finished { None } else { Some(progress.committed_through.unwrap_or(i64::MIN)) };
-    let mut definition = Definition { windows: ingest.windows, bound_ms: ingest.bound_ms, through_ms: final_through };
+    let mut definition = Definition {
+        windows: ingest.windows,
+        bound_ms: ingest.bound_ms,
+        through_ms: final_through,
+        history: settings.history,
+    };
 
     let mut notes = Vec::new();
     let inputs = settings.inputs(&progress, &definition, &mut notes)?;
@@ -193,7 +214,11 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
             let tick = uncounted.tick.max(complete_from);
             // As with windows: at the moment of a take-over or before it is another job's.
             let own = progress.began_after.is_none_or(|began| tick.is_some_and(|tick| tick > began));
+            // Of which deleted event it may be a copy is not known either.
+            let certain =
+                uncounted.reason.is_some() || complete_from.is_none() || settings.history.horizon_ms.is_none();
             let required = own
+                && certain
                 && final_through.is_none_or(|through| tick.is_none_or(|tick| tick <= through))
                 && (finished || progress.committed_through.is_some());
             letters.borrow_mut().expected(
@@ -420,7 +445,7 @@ impl Input {
             if let Some(schemas) = ingest.format.schemas() {
                 schemas.wait_for(record.payload);
             }
-            (offset, ingest.read(&record).map(Click::from))
+            (offset, ingest.read(&record).map(|valid| Click::new(valid, record.payload)))
         };
         Partition {
             idle_advances: idle_advances.collect(),

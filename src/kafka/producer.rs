@@ -12,8 +12,10 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::statistics::Statistics;
 
+use super::client::Cause;
 use super::statistics::ClientMetrics;
 use crate::event::ClickEvent;
+use crate::exit::Exit;
 use crate::generator::form::Form;
 use crate::generator::send::{Admission, Deliveries, SendEvent};
 use crate::generator::settings::EventKey;
@@ -77,13 +79,15 @@ pub enum ProducerError {
         /// What librdkafka says.
         source: Box<KafkaError>,
     },
-    /// The brokers answered that they do not have the topic, or do not give it out.
-    #[error("topic {topic:?} cannot be used at {brokers}: {reason}")]
+    /// The brokers answered that they do not have the topic, or do not let it be used.
+    #[error("topic {topic:?} cannot be used at {brokers}: {cause}: {reason}")]
     Topic {
         /// The brokers.
         brokers: String,
         /// The topic.
         topic: String,
+        /// What is the matter.
+        cause: Cause,
         /// What the broker says.
         reason: String,
     },
@@ -97,6 +101,19 @@ pub enum ProducerError {
         /// What librdkafka says.
         source: Box<KafkaError>,
     },
+}
+
+impl ProducerError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ProducerError::Property { .. } | ProducerError::Create { .. } => Exit::Configuration,
+            ProducerError::Topic { cause, .. } => cause.exit(),
+            ProducerError::Unreachable { source, .. } | ProducerError::Produce { source, .. } => {
+                source.rdkafka_error_code().map_or(Exit::Kafka, |code| Cause::of(code).exit())
+            }
+        }
+    }
 }
 
 /// Produces events to one topic.
@@ -153,6 +170,7 @@ impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
             metrics: ClientMetrics::of("generator"),
             statistics_interval: config.statistics_interval,
             measured: Mutex::default(),
+            denied: OnceLock::new(),
         };
         let producer: ThreadedProducer<DeliveryCounter> =
             client.create_with_context(context).map_err(|source| match source {
@@ -210,20 +228,31 @@ fn partition_count(
     let metadata = producer.client().fetch_metadata(Some(topic), config.connect_timeout).map_err(|source| {
         ProducerError::Unreachable { brokers: brokers.clone(), topic: topic.clone(), source: Box::new(source) }
     })?;
-    let refused = |reason: String| ProducerError::Topic { brokers: brokers.clone(), topic: topic.clone(), reason };
+    let refused = |code| refused(config, code);
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Err(refused("it is not there".to_owned()));
+        return Err(refused(RDKafkaErrorCode::UnknownTopic));
     };
     match found.error() {
-        Some(error) => Err(refused(RDKafkaErrorCode::from(error).to_string())),
+        Some(error) => Err(refused(RDKafkaErrorCode::from(error))),
         None => Ok(found.partitions().len()),
     }
+}
+
+/// What it means that the brokers refuse the topic.
+fn refused(config: &ProducerConfig, code: RDKafkaErrorCode) -> ProducerError {
+    let ProducerConfig { brokers, topic, .. } = config;
+    let (brokers, topic, cause) = (brokers.clone(), topic.clone(), Cause::of(code));
+    ProducerError::Topic { brokers, topic, cause, reason: code.to_string() }
 }
 
 impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
     type Error = ProducerError;
 
     fn send(&mut self, event: &ClickEvent, form: Form) -> Result<Admission, ProducerError> {
+        // It would be so for every event.
+        if let Some(code) = self.producer.client().context().denied.get() {
+            return Err(refused(&self.config, *code));
+        }
         self.payload.clear();
         form.write_avro(event, &mut self.encode, &mut self.payload);
         let key = self.config.key.of(event);
@@ -270,9 +299,18 @@ struct DeliveryCounter {
     statistics_interval: Option<Duration>,
     /// When the metrics were brought up to date last.
     measured: Mutex<Option<Instant>>,
+    /// Why the user may not produce, once the brokers have said so.
+    denied: OnceLock<RDKafkaErrorCode>,
 }
 
 impl DeliveryCounter {
+    /// Remembers that the user may not do this, if that is what an error says.
+    fn note(&self, error: &KafkaError) {
+        if let Some(code) = error.rdkafka_error_code().filter(|code| Cause::of(*code) == Cause::Authorization) {
+            self.denied.get_or_init(|| code);
+        }
+    }
+
     /// Whether it is time to bring the metrics up to date again.
     fn measure(&self) -> bool {
         let Some(interval) = self.statistics_interval else { return false };
@@ -315,6 +353,7 @@ impl ClientContext for DeliveryCounter {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.note(&error);
         tracing::error!(%error, "Kafka producer: {reason}");
     }
 }
@@ -340,7 +379,10 @@ impl ProducerContext for DeliveryCounter {
                     );
                 }
             }
-            Err((error, _)) => lock(&self.deliveries).fail(error.to_string()),
+            Err((error, _)) => {
+                self.note(error);
+                lock(&self.deliveries).fail(error.to_string());
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One partition's messages, straight from librdkafka's queue. Together with `topic_id.rs`, the only unsafe code.
+//! One partition's messages, straight from librdkafka's queue. Together with `described.rs`, the only unsafe code.
 //!
 //! `rd_kafka_consume_batch_queue` hands over many messages per call, borrowed, which the safe interface does not offer. A
 //! queue per partition needs no group, no rebalance and no pausing: a partition that is not read is not fetched beyond its

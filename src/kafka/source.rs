@@ -89,7 +89,7 @@ impl OpenPartitions for KafkaPartitions {
         let error = |cut: &PartitionCut, reason| SourceError {
             log: format!("topic {:?}", self.topic),
             partition: cut.partition,
-            position: cut.replay_from,
+            position: cut.reads_from(),
             reason,
         };
         let consumer = Arc::new(self.consumer(worker, cuts.len()).map_err(|reason| error(&cuts[0], reason))?);
@@ -99,15 +99,16 @@ impl OpenPartitions for KafkaPartitions {
             schemas.on_news(move || waker.wake());
         }
         let open = |cut: &PartitionCut| {
-            let queue = PartitionQueue::start(&consumer, &self.topic, cut.partition, cut.replay_from, waker.clone())
+            let from = cut.reads_from();
+            let queue = PartitionQueue::start(&consumer, &self.topic, cut.partition, from, waker.clone())
                 .map_err(|reason| error(cut, reason))?;
-            let shown = Arc::new(AtomicI64::new(cut.replay_from));
+            let shown = Arc::new(AtomicI64::new(from));
             self.ends.watch(cut.partition, Arc::clone(&shown));
             let reader = KafkaPartition {
                 queue,
                 topic: self.topic.clone(),
                 partition: cut.partition,
-                position: cut.replay_from,
+                position: from,
                 shown,
                 ends: Arc::clone(&self.ends),
                 schemas: self.schemas.clone(),

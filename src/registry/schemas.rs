@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::known::Known;
 use super::{Publication, Registry, RegistryError, Subject};
 use crate::avro::wire::{SchemaId, split};
-use crate::event::DecodedEvent;
+use crate::event::{DecodedEvent, EventDetails};
 
 /// Called when a schema has become known, or it has become known that there is none.
 type Wake = Box<dyn Fn() + Send + Sync>;
@@ -81,6 +81,12 @@ impl Schemas {
     pub fn decode<'a>(&self, payload: &'a [u8]) -> Option<DecodedEvent<'a>> {
         let (id, body) = split(payload)?;
         self.known.get(id)??.decode(body).ok()
+    }
+
+    /// What only the sanitiser needs of the event that [`Schemas::decode`] reads in a payload.
+    pub fn details<'a>(&self, payload: &'a [u8]) -> Option<EventDetails<'a>> {
+        let (id, body) = split(payload)?;
+        self.known.get(id)??.details(body).ok()
     }
 
     /// The id of the schema that has to be known before anything can be said of a payload; it is asked for. None if all that is

@@ -1,6 +1,7 @@
 //! Everything against `apache_avro` as the reference.
 
 mod container;
+mod details;
 mod resolution;
 
 use apache_avro::reader::datum::GenericDatumReader;

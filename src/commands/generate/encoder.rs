@@ -14,7 +14,7 @@ type Encode = Box<dyn FnMut(&ClickEvent, &mut Vec<u8>)>;
 
 /// How the records of events are written.
 pub(super) struct Encoder {
-    /// Appends an event to a buffer.
+    /// Writes one.
     pub(super) encode: Encode,
     /// The schemas that it writes with, where there is a registry.
     schemas: Vec<SchemaId>,

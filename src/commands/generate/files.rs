@@ -48,7 +48,7 @@ pub(super) fn write(
                 Ok(Partition { records, idle_advances: Vec::new() })
             };
             let partitions = generate.output.iter().enumerate().map(open).collect::<Result<_, SourceError>>();
-            Some(write_truth(file, &ingest, partitions.map_err(|e| failure(&e))?))
+            Some(write_truth(file, &ingest, config.history(), partitions.map_err(|e| failure(&e))?))
         }
     };
     Ok(Generated { summary, truth })
@@ -67,8 +67,9 @@ fn records<'a>(
     Ok(std::iter::from_fn(move || {
         let mut read = None;
         while read.is_none() && !reader.exhausted() {
-            let outcome =
-                reader.read(1, &mut |record| read = Some((record.offset, ingest.read(record).map(Click::from))));
+            let outcome = reader.read(1, &mut |record| {
+                read = Some((record.offset, ingest.read(record).map(|valid| Click::new(valid, record.payload))))
+            });
             if let Err(error) = outcome {
                 return Some(Err(error));
             }

@@ -42,7 +42,7 @@ fn truth(
 ) -> Result<(Vec<String>, Totals), String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("truth.jsonl");
-    let truth = LiveTruth::begin(&file, ingest(), end_offsets).unwrap();
+    let truth = LiveTruth::begin(&file, ingest(), HistoryLimits::default(), end_offsets).unwrap();
     arrive(&truth.witness());
     let told = truth.finish(unacknowledged);
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -76,7 +76,7 @@ fn what_arrives_counts_where_and_when_it_arrives() {
         arrives(witness, 0, 3, START_MS + 9_000, &body(START_MS + 5_000));
     })
     .unwrap();
-    assert_eq!(totals, Totals { counted: 3, late: 1, rejected: 2, results: 6 });
+    assert_eq!(totals, Totals { counted: 3, late: 1, duplicates: 0, rejected: 2, results: 6 });
     let ends = lines.iter().map(|line| serde_json::from_str::<PageAnalytics>(line).unwrap());
     let ends: Vec<_> = ends.map(|result| (result.window_end - START_MS, result.page_url, result.view_count)).collect();
     let end = |ms: i64| (ms, "/a".to_owned(), 1);
@@ -106,6 +106,8 @@ fn what_is_not_certain_is_not_told() {
 
 #[test]
 fn a_file_that_cannot_be_made_is_said_at_once() {
-    let error = LiveTruth::begin(Path::new("/no/such/folder/truth.jsonl"), ingest(), &[0]).err().unwrap();
+    let error = LiveTruth::begin(Path::new("/no/such/folder/truth.jsonl"), ingest(), HistoryLimits::default(), &[0])
+        .err()
+        .unwrap();
     assert!(error.to_string().starts_with("can't write the truth to /no/such/folder/truth.jsonl"), "{error}");
 }
