@@ -32,6 +32,7 @@ use clicktide::checkpoint::writer::{Command, Outcome, Writer, WriterSettings};
 use clicktide::cluster::{Cluster, ClusterError, assemble};
 use clicktide::committer::{CommitEpoch, CommitError, Epoch};
 use clicktide::event::ClickEvent;
+use clicktide::history::{self, HistoryLimits};
 use clicktide::ingest::{Accepted, Format, Ingest, Record};
 use clicktide::kafka::properties::Properties;
 use clicktide::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Pace, Waker};
@@ -161,7 +162,9 @@ fn write_all(rows: u64) -> Result<[f64; 5], Box<dyn Error>> {
         let (mut activities, mut names) = (Vec::new(), Vec::new());
         for number in batch * 2_048..rows.min((batch + 1) * 2_048) {
             let record = log.record(number, number as i64, &mut event, &mut body);
-            let Accepted::Counted { activity, page_url } = ingest.accept(&mut clock, &record) else {
+            let Accepted::Counted { activity, page_url, .. } =
+                ingest.accept(&mut clock, &mut history::History::default(), &record)
+            else {
                 return Err("every event counts".into());
             };
             if number < PAGES * 20 {
@@ -339,6 +342,7 @@ fn asked() -> Asked<'static> {
         differences: &|_| Vec::new(),
         windows: windows(),
         bound_ms: BOUND_MS,
+        keeps_history: false,
         accept_gap: false,
         generation_seen: 0,
     }
@@ -404,11 +408,13 @@ impl Run {
             workers,
             source: SourceSettings {
                 ingest: Arc::new(ingest()),
+                history: HistoryLimits::default(),
                 idle_timeout_ms: None,
                 ticks_ahead: 4,
                 records_in_flight: 1_000_000,
                 late_to_dead_letters: true,
                 dead_letter_payload: DeadLetterPayload::Original,
+                sanitised_events: false,
             },
             start,
             partitions: Box::new(Memory(Arc::clone(log))),

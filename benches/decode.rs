@@ -42,6 +42,7 @@ use clicktide::avro::{CLICK_EVENT_SCHEMA, Decoder};
 use clicktide::event::ClickEvent;
 use clicktide::generator::model::Model;
 use clicktide::generator::settings::Settings;
+use clicktide::history::History;
 use clicktide::ingest::{Accepted, Format, Ingest, Record};
 use clicktide::privacy::{Domain, HashKey, PageKey};
 use clicktide::validation::Limits;
@@ -283,9 +284,10 @@ fn measure(
             "accept",
             Box::new(|| {
                 let mut clock = PartitionClock::default();
-                let mut accept = |record| match black_box(ingest.accept(&mut clock, &record)) {
+                let mut history = History::default();
+                let mut accept = |record| match black_box(ingest.accept(&mut clock, &mut history, &record)) {
                     Accepted::Counted { activity, .. } => kept(activity.time_ms),
-                    Accepted::Late | Accepted::Rejected(_) => 0,
+                    Accepted::Late | Accepted::Duplicate | Accepted::Rejected(_) => 0,
                 };
                 bodies.records().map(&mut accept).sum()
             }),

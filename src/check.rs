@@ -13,9 +13,11 @@ use crate::checkpoint::names;
 use crate::config::{Config, DEVELOPMENT_HASH_KEY};
 use crate::kafka::admin::{self, TopicSpec};
 use crate::kafka::client::{ClientError, Connection};
+use crate::kafka::permissions::{may_run, may_show_positions};
 use crate::kafka::probe;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
+use crate::registry::{RegistryError, Subject};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("HTTP token", http_token(config)),
         line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
+        line("schema registry", schema_registry(config)),
     ];
     lines.extend(kafka(config));
     lines
@@ -83,13 +86,24 @@ fn line(name: impl Into<String>, outcome: Outcome) -> CheckLine {
 
 fn retention(config: &Config) -> Outcome {
     let (kept, windows) = (config.topics.events_retention, &config.windows);
-    let needed = Millis(windows.size.0.saturating_add(windows.disorder_bound.0));
+    let open_windows = windows.size.0.saturating_add(windows.disorder_bound.0);
+    // Before the first event of the open windows, the watermark was behind it by the bound once more.
+    let (remembered, remembers) = match (config.deduplication.horizon, config.privacy.pages_max) {
+        (None, None) => (0, ""),
+        (horizon, pages_max) => {
+            let horizon_ms = horizon.map_or(0, |horizon| horizon.0.saturating_add(windows.slide.0));
+            let epochs_ms = pages_max.map_or(0, |_| windows.size.0.saturating_mul(2));
+            let remembered = horizon_ms.max(epochs_ms).saturating_add(windows.disorder_bound.0);
+            (remembered, ", and as far back again as deduplication.horizon and privacy.pages_max remember")
+        }
+    };
+    let needed = Millis(open_windows.saturating_add(remembered));
     if kept > needed {
         return Outcome::Good;
     }
     Outcome::Bad(format!(
         "topics.events_retention = {kept}, but open windows are rebuilt from the events of up to {needed} (windows.size and \
-         windows.disorder_bound), and of as long as the job stands still"
+         windows.disorder_bound{remembers}), and of as long as the job stands still"
     ))
 }
 
@@ -188,28 +202,51 @@ fn checkpoint_store(config: &Config) -> Outcome {
 }
 
 fn property_files(connection: &Connection) -> Outcome {
-    let locations = connection.properties.iter().filter(|(name, _)| name.ends_with(".location"));
-    let mut any = false;
-    for (name, file) in locations {
-        any = true;
-        if let Err(error) = fs::metadata(file) {
-            return Outcome::Bad(format!("kafka.properties.{name} = {file:?}: {error}"));
-        }
+    if connection.files().next().is_none() {
+        return Outcome::Skipped("none are named".into());
     }
-    if any { Outcome::Good } else { Outcome::Skipped("none are named".into()) }
+    outcome(connection.check_files())
+}
+
+/// Looks up the schema of the results, and whether it could be registered where it is not there.
+fn schema_registry(config: &Config) -> Outcome {
+    let Some(registry) = config.schema_registry.registry() else {
+        return Outcome::Skipped("schema_registry.url is off: values are bare Avro bodies".into());
+    };
+    let publication = config.schema_registry.publication();
+    let Subject { name, schema } = publication.results(&config.kafka.results_topic);
+    match registry.look_up(&name, schema) {
+        Ok(_) => return Outcome::Good,
+        Err(RegistryError::Missing { .. }) if publication.register => {}
+        Err(RegistryError::Missing { url, .. }) => {
+            return Outcome::Bad(format!(
+                "our schema is not registered under subject {name:?} at {url}, and schema_registry.register is false"
+            ));
+        }
+        Err(error) => return Outcome::Bad(error.to_string()),
+    }
+    match registry.incompatibility(&name, schema) {
+        Ok(None) => Outcome::Good,
+        Ok(Some(reason)) => Outcome::Bad(format!(
+            "our schema is not compatible with what is registered under subject {name:?}: {reason}"
+        )),
+        Err(error) => Outcome::Bad(error.to_string()),
+    }
 }
 
 fn kafka(config: &Config) -> Vec<CheckLine> {
     let connection = config.connection();
     let topics = config.topic_specs();
     let transactions = || "transactions".to_owned();
+    let permissions = || "permissions of the job".to_owned();
+    let group = || format!("consumer group {}", config.job.name);
     let reached = probe::reach(&connection, REACH_TIMEOUT);
     let unreachable = reached.is_err();
     let mut lines = vec![line("broker", outcome(reached))];
     if unreachable {
         let skipped = |name| line(name, Outcome::Skipped("needs a broker".into()));
         let names = topics.iter().map(|topic| topic_name(&topic.name));
-        lines.extend(names.chain([transactions()]).map(skipped));
+        lines.extend(names.chain([transactions(), permissions(), group()]).map(skipped));
         return lines;
     }
     for topic in &topics {
@@ -228,17 +265,18 @@ fn kafka(config: &Config) -> Vec<CheckLine> {
     let id = format!("{}-check", config.job.name);
     let begun =
         probe::begin_transactions(&connection, &id, config.kafka.transaction_timeout.duration(), TRANSACTIONS_TIMEOUT);
-    let advice = "; a cluster of one broker needs transaction.state.log.replication.factor=1 and \
-                  transaction.state.log.min.isr=1";
-    lines.push(line(
-        transactions(),
-        begun.map_or_else(|error| Outcome::Bad(format!("{error}{advice}")), |()| Outcome::Good),
-    ));
-    // Only a record would tell, and nothing is written here.
-    lines.push(line(
-        format!("writing topic {}", config.kafka.results_topic),
-        Outcome::Skipped("not tried, since it would leave something behind".into()),
-    ));
+    let advice = |error: &ClientError| match error {
+        ClientError::Failed { cause, .. } if cause.denied() => "",
+        _ => {
+            "; a cluster of one broker needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
+        }
+    };
+    let begun = begun.map_or_else(|error| Outcome::Bad(format!("{error}{}", advice(&error))), |()| Outcome::Good);
+    lines.push(line(transactions(), begun));
+    lines.push(line(permissions(), outcome(may_run(&connection, &config.job_topics(), REACH_TIMEOUT))));
+    let (job, topic) = (&config.job.name, &config.kafka.events_topic);
+    let shown = may_show_positions(&connection, job, topic, TRANSACTIONS_TIMEOUT);
+    lines.push(line(group(), outcome(shown)));
     lines
 }
 
@@ -289,6 +327,17 @@ mod tests {
         check_line("good", retention(&config));
         config.topics.events_retention = Millis(330_000);
         check_line("topics.events_retention = 5m 30s, but open windows", retention(&config));
+        config.topics.events_retention = Millis(331_000);
+        check_line("good", retention(&config));
+        config.deduplication.horizon = Some(Millis(300_000));
+        check_line(
+            "the events of up to 11m 10s (windows.size and windows.disorder_bound, and as far",
+            retention(&config),
+        );
+        config.privacy.pages_max = Some(10);
+        check_line("the events of up to 16m (", retention(&config));
+        config.topics.events_retention = Millis(960_001);
+        check_line("good", retention(&config));
     }
 
     #[test]

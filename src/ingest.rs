@@ -1,22 +1,25 @@
 //! From a record of the log to the activity that the dataflows see: decode, validate, judge, hash.
 //!
 //! ```text
-//! record ──decode──▶ event ──validate──▶ ──page key──▶ ──partition clock──▶ ──hash──▶ Activity
-//!           └─▶ undecodable    └─▶ reason                └─▶ late
+//! record ──decode──▶ event ──validate──▶ ──page key──▶ ──history──▶ ──partition clock──▶ ──hash──▶ Activity
+//!           └─▶ undecodable    └─▶ reason                └─▶ a copy   └─▶ late
 //! ```
 //!
-//! All of it is a function of the record and of its partition's clock: no I/O, no wall clock, no timely. Nothing of a
-//! record survives but hashes, the page's key and what was counted.
+//! All of it is a function of the record and of its partition's clock and history: no I/O, no wall clock, no timely. Nothing of
+//! a record survives but hashes, the page's key and what was counted.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use clicktide_dataflows::event::Activity;
 use clicktide_dataflows::time::{Judgement, PartitionClock, Windows};
 
-use crate::avro::Decoder;
+use crate::avro::{Decoder, encode_sanitised_event};
 use crate::event::DecodedEvent;
+use crate::history::{History, OTHER_PAGES, Recalled};
 use crate::json;
-use crate::privacy::{Domain, HashKey, PageKey};
+use crate::privacy::{Domain, HashKey, IdHash, PageKey, Sanitiser};
+use crate::registry::Schemas;
 use crate::validation::{self, Limits, Reason};
 
 /// How payloads are written.
@@ -24,8 +27,21 @@ use crate::validation::{self, Limits, Reason};
 pub enum Format {
     /// Bare Avro bodies.
     Avro(Decoder),
+    /// In the wire format of a schema registry. Whoever reads a record of these waits until its schema is known, as
+    /// [`Schemas::awaited`] says: a record of an unknown schema is undecodable.
+    Wire(Arc<Schemas>),
     /// One JSON object each.
     JsonLines,
+}
+
+impl Format {
+    /// The schemas that records are written with, where a registry has them.
+    pub fn schemas(&self) -> Option<&Arc<Schemas>> {
+        match self {
+            Format::Wire(schemas) => Some(schemas),
+            Format::Avro(_) | Format::JsonLines => None,
+        }
+    }
 }
 
 /// A record as it is read from a partition of the log.
@@ -57,11 +73,24 @@ pub enum Accepted<'a> {
         activity: Activity,
         /// The page's key, whose hash `activity.page` is.
         page_url: Cow<'a, str>,
+        /// Whether the page is told apart from others, and does not stand for all that are not.
+        told_apart: bool,
     },
+    /// It is a copy of an event that is remembered. It moved no clock.
+    Duplicate,
     /// Every one of its windows was closed before it came.
     Late,
     /// It is not a valid event. It moved no clock.
     Rejected(Reason),
+}
+
+/// An event as others may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sanitised {
+    /// Whose it is: the key of its record.
+    pub user: IdHash,
+    /// A bare body of [`crate::avro::SANITISED_EVENT_SCHEMA`].
+    pub body: Vec<u8>,
 }
 
 /// How records are read and judged; the same for every partition.
@@ -82,19 +111,26 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Reads `record`, shows it to its partition's `clock`, and says what becomes of it.
+    /// Reads `record`, shows it to its partition's `clock` and `history`, and says what becomes of it.
     ///
-    /// Allocates only where JSON text has escapes. Whatever the payload, nothing panics, given a clock and a bound within
-    /// 2^62 ms of zero.
-    pub fn accept<'a>(&self, clock: &mut PartitionClock, record: &Record<'a>) -> Accepted<'a> {
-        let ValidEvent { event, record_timestamp_ms } = match self.read(record) {
+    /// Allocates only where JSON text has escapes, and what the history keeps. Whatever the payload, nothing panics, given a
+    /// clock and a bound within 2^62 ms of zero.
+    pub fn accept<'a>(&self, clock: &mut PartitionClock, history: &mut History, record: &Record<'a>) -> Accepted<'a> {
+        let ValidEvent { mut event, record_timestamp_ms } = match self.read(record) {
             Ok(valid) => valid,
             Err(reason) => return Accepted::Rejected(reason),
+        };
+        let told_apart = match self.take_in(*clock, history, &event, record) {
+            Recalled::Copy => return Accepted::Duplicate,
+            Recalled::New { told_apart } => told_apart,
         };
         let (enter, leave) = match clock.judge(&self.windows, self.bound_ms, event.timestamp, record_timestamp_ms) {
             Judgement::Counts { enter, leave } => (enter, leave),
             Judgement::Late => return Accepted::Late,
         };
+        if !told_apart {
+            event.page_url = Cow::Borrowed(OTHER_PAGES);
+        }
         let activity = Activity {
             enter,
             leave,
@@ -105,7 +141,30 @@ impl Ingest {
             session_duration_s: event.session_duration,
             time_ms: event.timestamp,
         };
-        Accepted::Counted { activity, page_url: event.page_url }
+        Accepted::Counted { activity, page_url: event.page_url, told_apart }
+    }
+
+    /// Takes `record` into its partition's `history`, and nothing else: it was judged before. `clock` is the partition's where
+    /// records are judged again.
+    pub fn recall(&self, clock: PartitionClock, history: &mut History, record: &Record<'_>) {
+        if let Ok(valid) = self.read(record) {
+            self.take_in(clock, history, &valid.event, record);
+        }
+    }
+
+    #[inline]
+    fn take_in(
+        &self,
+        clock: PartitionClock,
+        history: &mut History,
+        event: &DecodedEvent<'_>,
+        record: &Record<'_>,
+    ) -> Recalled {
+        if !history.kept() {
+            return Recalled::New { told_apart: true };
+        }
+        let watermark_ms = clock.watermark_ms(self.bound_ms);
+        history.take_in(&self.hash_key, watermark_ms, event, record.offset, record.payload)
     }
 
     /// Reads the event of `record`, if it is a valid one. What [`Ingest::accept`] does before it looks at the clock, and
@@ -115,24 +174,50 @@ impl Ingest {
     /// The reason for which the record is rejected.
     #[inline]
     pub fn read<'a>(&self, record: &Record<'a>) -> Result<ValidEvent<'a>, Reason> {
-        let (mut event, in_payload_ms) = match &self.format {
-            Format::Avro(decoder) => (decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None),
-            Format::JsonLines => {
-                let line = json::decode_line(record.payload).map_err(|_| Reason::Undecodable)?;
-                (line.event, line.record_timestamp_ms)
-            }
-        };
+        let (mut event, in_payload_ms) = self.decode(record)?;
         let record_timestamp_ms = in_payload_ms.or(record.record_timestamp_ms);
         validation::validate(&event, record_timestamp_ms, &self.limits)?;
         event.page_url = match event.page_url {
-            Cow::Borrowed(page_url) => Cow::Borrowed(self.page_key.apply(page_url)),
-            Cow::Owned(page_url) => Cow::Owned(self.page_key.apply(&page_url).to_owned()),
+            Cow::Borrowed(page_url) => self.page_key.apply(page_url),
+            Cow::Owned(page_url) => Cow::Owned(self.page_key.apply(&page_url).into_owned()),
         };
         // With limits that let anything pass, a record's time may be so small that clocks would overflow.
         let record_timestamp_ms = record_timestamp_ms.map(|ms| ms.max(RECORD_TIMESTAMP_MS_MIN));
         Ok(ValidEvent { event, record_timestamp_ms })
     }
+
+    /// The event of `record`, valid or not, and the log's own time for it if that is in the payload.
+    #[inline]
+    fn decode<'a>(&self, record: &Record<'a>) -> Result<(DecodedEvent<'a>, Option<i64>), Reason> {
+        match &self.format {
+            Format::Avro(decoder) => Ok((decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None)),
+            Format::Wire(schemas) => Ok((schemas.decode(record.payload).ok_or(Reason::Undecodable)?, None)),
+            Format::JsonLines => {
+                let line = json::decode_line(record.payload).map_err(|_| Reason::Undecodable)?;
+                Ok((line.event, line.record_timestamp_ms))
+            }
+        }
+    }
+
+    /// The event of `record`, valid or not, as others may see it; none if it can't be decoded. It is decoded once more for this, in
+    /// full.
+    pub fn sanitised(&self, record: &Record<'_>) -> Option<Sanitised> {
+        let (event, _) = self.decode(record).ok()?;
+        let details = match &self.format {
+            Format::Avro(decoder) => decoder.details(record.payload).ok()?,
+            Format::Wire(schemas) => schemas.details(record.payload)?,
+            Format::JsonLines => json::decode_details(record.payload),
+        };
+        let sanitiser = Sanitiser { hash_key: &self.hash_key, page_key: self.page_key, limits: &self.limits };
+        let event = sanitiser.sanitise(&event, &details);
+        let mut body = Vec::with_capacity(SANITISED_BYTES);
+        encode_sanitised_event(&event, &mut body);
+        Some(Sanitised { user: event.user_id, body })
+    }
 }
+
+/// A sanitised event is seldom longer, bytes.
+const SANITISED_BYTES: usize = 160;
 
 /// No event's time is as small as this, so that a clock this small closes nothing.
 const RECORD_TIMESTAMP_MS_MIN: i64 = -(1 << 60);
@@ -165,12 +250,17 @@ mod tests {
         Record { offset: 0, record_timestamp_ms: None, payload: payload.as_bytes() }
     }
 
+    fn none() -> History {
+        History::default()
+    }
+
     #[test]
     fn a_counted_event_is_hashed() {
         let ingest = ingest(Format::JsonLines);
         let mut clock = PartitionClock::default();
         let line = line(1_000_001, "/a?b");
-        let Accepted::Counted { activity, page_url } = ingest.accept(&mut clock, &record(&line)) else {
+        let Accepted::Counted { activity, page_url, .. } = ingest.accept(&mut clock, &mut none(), &record(&line))
+        else {
             panic!("it counts");
         };
         assert_eq!(page_url, "/a");
@@ -188,13 +278,19 @@ mod tests {
         let ingest = ingest(Format::JsonLines);
         let mut clock = PartitionClock { clock_ms: Some(1_000_000), floor_ms: None };
         let before = clock;
-        assert_eq!(ingest.accept(&mut clock, &record("")), Accepted::Rejected(Reason::Undecodable));
+        assert_eq!(ingest.accept(&mut clock, &mut none(), &record("")), Accepted::Rejected(Reason::Undecodable));
         let invalid = line(2_000_000, "nowhere");
-        assert_eq!(ingest.accept(&mut clock, &record(&invalid)), Accepted::Rejected(Reason::InvalidPageUrl));
+        assert_eq!(
+            ingest.accept(&mut clock, &mut none(), &record(&invalid)),
+            Accepted::Rejected(Reason::InvalidPageUrl)
+        );
         let overflowing = line(i64::MAX, "/");
-        assert_eq!(ingest.accept(&mut clock, &record(&overflowing)), Accepted::Rejected(Reason::InvalidTimestamp));
+        assert_eq!(
+            ingest.accept(&mut clock, &mut none(), &record(&overflowing)),
+            Accepted::Rejected(Reason::InvalidTimestamp)
+        );
         assert_eq!(clock, before);
-        assert_eq!(ingest.accept(&mut clock, &record(&line(100_000, "/"))), Accepted::Late);
+        assert_eq!(ingest.accept(&mut clock, &mut none(), &record(&line(100_000, "/"))), Accepted::Late);
         assert_eq!(clock, before);
     }
 
@@ -207,10 +303,10 @@ mod tests {
         };
         let ahead = with("500000");
         let both = Record { record_timestamp_ms: Some(1_000_000), ..record(&ahead) };
-        assert_eq!(ingest.accept(&mut clock, &both), Accepted::Rejected(Reason::FutureTimestamp));
+        assert_eq!(ingest.accept(&mut clock, &mut none(), &both), Accepted::Rejected(Reason::FutureTimestamp));
         let null = with("null");
         let neither = Record { record_timestamp_ms: Some(900_000), ..record(&null) };
-        assert!(matches!(ingest.accept(&mut clock, &neither), Accepted::Counted { .. }));
+        assert!(matches!(ingest.accept(&mut clock, &mut none(), &neither), Accepted::Counted { .. }));
         assert_eq!(clock.clock_ms, Some(900_000));
     }
 
@@ -222,6 +318,18 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_decoded_can_be_sanitised() {
+        let ingest = ingest(Format::JsonLines);
+        let invalid = line(-1, "/a?b").replacen('{', r#"{"ip_address": "192.0.2.9", "#, 1);
+        let Sanitised { user, body } = ingest.sanitised(&record(&invalid)).unwrap();
+        assert_eq!(user.0, ingest.hash_key.hash(Domain::User, "u"));
+        let shown = crate::avro::sanitised_event_json(&body).unwrap();
+        assert_eq!((&shown["page_url"], &shown["ip_address"]), (&"/a".into(), &"192.0.2.0".into()));
+        assert_eq!((&shown["user_id"], &shown["timestamp"]), (&user.to_string().into(), &(-1).into()));
+        assert_eq!(ingest.sanitised(&record("{}")), None);
+    }
+
+    #[test]
     fn extreme_record_timestamps_overflow_nothing() {
         let mut ingest = ingest(Format::JsonLines);
         ingest.limits.future_ms = i64::MAX;
@@ -230,7 +338,7 @@ mod tests {
             for timestamp in [1, (1 << 62) - 1] {
                 let line = line(timestamp, "/");
                 let record = Record { record_timestamp_ms: Some(record_timestamp_ms), ..record(&line) };
-                ingest.accept(&mut clock, &record);
+                ingest.accept(&mut clock, &mut none(), &record);
                 clock.open_tick(&ingest.windows, ingest.bound_ms);
             }
         }
@@ -239,7 +347,7 @@ mod tests {
     #[test]
     fn a_tombstone_is_undecodable() {
         let ingest = ingest(Format::Avro(Decoder::default()));
-        let accepted = ingest.accept(&mut PartitionClock::default(), &record(""));
+        let accepted = ingest.accept(&mut PartitionClock::default(), &mut none(), &record(""));
         assert_eq!(accepted, Accepted::Rejected(Reason::Undecodable));
     }
 }

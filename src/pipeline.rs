@@ -67,7 +67,7 @@ pub fn monotonic_clock() -> NowMs {
 
 /// Opens partitions for reading, on the thread of the worker that will read them.
 pub trait OpenPartitions: Send + Sync {
-    /// Readers for `cuts`, each from its `replay_from` on, in worker `worker` of the job. A reader calls `waker` when it has something after it had nothing.
+    /// Readers for `cuts`, each from where it [reads from](PartitionCut::reads_from) on, in worker `worker` of the job. A reader calls `waker` when it has something after it had nothing.
     ///
     /// # Errors
     /// When a partition can't be read.
@@ -547,9 +547,9 @@ impl WorkerLoop {
         }
         if !last && self.told_of_self_ms.is_none_or(|told_ms| self.told_ms - told_ms >= TELL_EVERY_MS) {
             self.told_of_self_ms = Some(self.told_ms);
-            let SourceCounts { records, late, rejected, .. } = self.reported.clone();
-            let process = job.observer.process();
-            let report = WorkerReport { worker: worker.index(), process, events: records, late, rejected };
+            let SourceCounts { records, late, duplicates, other_pages, rejected, .. } = self.reported.clone();
+            let (worker, process) = (worker.index(), job.observer.process());
+            let report = WorkerReport { worker, process, events: records, late, duplicates, other_pages, rejected };
             self.tell(Gossip::Worker(report));
         }
     }

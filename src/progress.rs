@@ -62,6 +62,10 @@ pub struct PartitionCut {
     pub floor_ms: Option<i64>,
     /// Where a bounded run ends in this partition.
     pub until: Option<i64>,
+    /// What is read from here up to `replay_from` counts in nothing again, and has to be known for what follows to be judged
+    /// as before; none where that takes nothing.
+    #[serde(default)]
+    pub history_from: Option<i64>,
 }
 
 impl PartitionCut {
@@ -75,12 +79,29 @@ impl PartitionCut {
             clock_ms: None,
             floor_ms: None,
             until,
+            history_from: None,
         }
+    }
+
+    /// The first offset that has to be there still.
+    pub fn reads_from(&self) -> i64 {
+        self.place().reads_from()
     }
 
     /// The clock with which reading resumes at `replay_from`.
     pub fn clock(&self) -> PartitionClock {
         PartitionClock { clock_ms: self.clock_ms, floor_ms: self.floor_ms }
+    }
+
+    /// Where reading resumes, with all that it takes.
+    pub fn place(&self) -> Place {
+        Place { offset: self.replay_from, clock: self.clock(), history_from: self.history_from }
+    }
+
+    /// The same partition, read again from another place.
+    pub fn from_place(self, place: Place) -> Self {
+        let Place { offset: replay_from, clock: PartitionClock { clock_ms, floor_ms }, history_from } = place;
+        PartitionCut { replay_from, clock_ms, floor_ms, history_from, ..self }
     }
 }
 
@@ -143,12 +164,7 @@ impl JobStart {
     /// checkpoint holds what is between.
     pub fn read_from(&self, cut: &PartitionCut) -> PartitionCut {
         let resumed = self.restore.as_ref().and_then(|restore| restore.resume_point(cut.partition));
-        resumed.map_or(*cut, |point| PartitionCut {
-            replay_from: point.offset,
-            clock_ms: point.clock.clock_ms,
-            floor_ms: point.clock.floor_ms,
-            ..*cut
-        })
+        resumed.map_or(*cut, |point| cut.from_place(point.place()))
     }
 
     /// The floors to apply in one partition just before the records at given offsets: the recorded idle advances, and what
@@ -165,14 +181,44 @@ impl JobStart {
     }
 }
 
+/// A place in a partition from which it can be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The offset of the next record.
+    pub offset: i64,
+    /// The partition's clock before it.
+    pub clock: PartitionClock,
+    /// From where its past has to be known, if it has to be.
+    pub history_from: Option<i64>,
+}
+
+impl Place {
+    /// The first offset that has to be there still.
+    pub fn reads_from(self) -> i64 {
+        self.history_from.unwrap_or(self.offset)
+    }
+
+    /// The same where of the past nothing before an offset can be known any more.
+    pub fn knowing_from(self, low: i64) -> Self {
+        let history_from = self.history_from.map(|from| from.max(low)).filter(|from| *from < self.offset);
+        Place { history_from, ..self }
+    }
+
+    /// The place as what a checkpoint keeps: all before it entered, or was judged, at or before `after`.
+    pub fn resume_point(self, partition: i32, after: Tick) -> ResumePoint {
+        let Place { offset, clock, history_from } = self;
+        ResumePoint { partition, after, offset, clock, history_from }
+    }
+}
+
 /// From where a partition has to be read again to rebuild the windows still open, kept while it is read.
 ///
-/// Holds, for every enter tick that could be the answer, the first offset with an event that enters then or later: at most
+/// Holds, for every enter tick that could be the answer, the first place with an event that enters then or later: at most
 /// one entry per tick in the window.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayIndex {
     /// Both ticks and offsets increase: an entry with a lesser tick behind a greater one can never be the answer.
-    firsts: std::collections::VecDeque<(Tick, i64, PartitionClock)>,
+    firsts: std::collections::VecDeque<(Tick, Place)>,
 }
 
 impl ReplayIndex {
@@ -180,44 +226,37 @@ impl ReplayIndex {
     ///
     /// Before a point nothing enters later than it says, so what enters up to the next point's tick may begin there.
     pub fn resumed(points: &[ResumePoint]) -> Self {
-        let entry = |pair: &[ResumePoint]| (pair[1].after, pair[0].offset, pair[0].clock);
         let mut index = ReplayIndex::default();
-        for (enter, offset, clock) in points.windows(2).map(entry) {
-            index.note(enter, offset, clock);
+        for pair in points.windows(2) {
+            index.note(pair[1].after, || pair[0].place());
         }
         index
     }
 
-    /// Notes the record at `offset`, judged with `clock`: the tick at which its event enters, or with which its dead letter
-    /// is committed. Offsets increase from call to call.
-    pub fn note(&mut self, enter: Tick, offset: i64, clock: PartitionClock) {
-        if self.firsts.back().is_none_or(|(last, _, _)| *last < enter) {
-            self.firsts.push_back((enter, offset, clock));
+    /// Notes the record at a place, where offsets increase from call to call: the tick at which its event enters, or with which
+    /// its dead letter is committed.
+    pub fn note(&mut self, enter: Tick, place: impl FnOnce() -> Place) {
+        if self.firsts.back().is_none_or(|(last, _)| *last < enter) {
+            self.firsts.push_back((enter, place()));
         }
     }
 
-    /// The cut with which the windows that end after `committed` can be rebuilt; `position` and `clock` are where the
-    /// partition stands. `committed` never falls.
+    /// The cut with which the windows that end after `committed` can be rebuilt; `here` is where the partition stands.
+    /// `committed` never falls.
     ///
     /// An event that enters at or before `committed - size` has left every window that ends after `committed`, so the cut
     /// is at the first event that enters later.
-    pub fn cut(
-        &mut self,
-        committed: Tick,
-        windows: &Windows,
-        position: i64,
-        clock: PartitionClock,
-    ) -> (i64, PartitionClock) {
+    pub fn cut(&mut self, committed: Tick, windows: &Windows, here: Place) -> Place {
         let expired = Tick(committed.0.saturating_sub(windows.size_ms()));
-        while self.firsts.pop_front_if(|(enter, _, _)| *enter <= expired).is_some() {}
-        self.firsts.front().map_or((position, clock), |(_, offset, clock)| (*offset, *clock))
+        while self.firsts.pop_front_if(|(enter, _)| *enter <= expired).is_some() {}
+        self.firsts.front().map_or(here, |(_, place)| *place)
     }
 
-    /// Where everything can be found that enters after `tick`, which is not before the last cut was; `position` and `clock`
-    /// are where the partition stands.
-    pub fn after(&self, tick: Tick, position: i64, clock: PartitionClock) -> (i64, PartitionClock) {
-        let at = self.firsts.partition_point(|(enter, _, _)| *enter <= tick);
-        self.firsts.get(at).map_or((position, clock), |(_, offset, clock)| (*offset, *clock))
+    /// Where everything can be found that enters after `tick`, which is not before the last cut was; `here` is where the
+    /// partition stands.
+    pub fn after(&self, tick: Tick, here: Place) -> Place {
+        let at = self.firsts.partition_point(|(enter, _)| *enter <= tick);
+        self.firsts.get(at).map_or(here, |(_, place)| *place)
     }
 }
 
@@ -225,18 +264,22 @@ impl ReplayIndex {
 mod tests {
     use super::*;
 
+    /// A place whose clock and history show its offset.
+    fn place(offset: i64) -> Place {
+        let clock = PartitionClock { clock_ms: Some(offset), floor_ms: None };
+        Place { offset, clock, history_from: Some(offset - 1) }
+    }
+
     #[test]
     fn the_cut_is_the_first_event_that_is_still_needed() {
         let windows = Windows::new(100, 10, 0).unwrap();
         let mut index = ReplayIndex::default();
-        let clock = |ms| PartitionClock { clock_ms: Some(ms), floor_ms: None };
         for (offset, enter) in [(0, 10), (1, 200), (2, 150), (3, 300), (4, 260)] {
-            index.note(Tick(enter), offset, clock(offset));
+            index.note(Tick(enter), || place(offset));
         }
         let mut check = |committed, expected| {
-            let (offset, at) = index.cut(Tick(committed), &windows, 5, clock(5));
-            assert_eq!((offset, at), (expected, clock(expected)), "committed {committed}");
-            assert_eq!(index.after(Tick(committed.saturating_sub(100)), 5, clock(5)), (expected, clock(expected)));
+            assert_eq!(index.cut(Tick(committed), &windows, place(5)), place(expected), "committed {committed}");
+            assert_eq!(index.after(Tick(committed.saturating_sub(100)), place(5)), place(expected));
         };
         check(i64::MIN, 0);
         check(100, 0);
@@ -250,13 +293,12 @@ mod tests {
     #[test]
     fn an_index_goes_on_from_the_points_of_a_checkpoint() {
         let windows = Windows::new(100, 10, 0).unwrap();
-        let clock = |ms| PartitionClock { clock_ms: Some(ms), floor_ms: None };
-        let point = |after, offset| ResumePoint { partition: 0, after: Tick(after), offset, clock: clock(offset) };
+        let point = |after, offset| place(offset).resume_point(0, Tick(after));
         let mut index = ReplayIndex::resumed(&[point(100, 3), point(110, 7), point(130, 12)]);
         // Read on from offset 12, which enters at 140.
-        index.note(Tick(140), 14, clock(14));
+        index.note(Tick(140), || place(14));
         let mut check = |committed, expected| {
-            assert_eq!(index.cut(Tick(committed), &windows, 20, clock(20)), (expected, clock(expected)), "{committed}");
+            assert_eq!(index.cut(Tick(committed), &windows, place(20)), place(expected), "{committed}");
         };
         check(200, 3);
         check(209, 3);

@@ -11,13 +11,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clicktide_dataflows::time::{Tick, Windows};
+use clicktide_dataflows::time::{PartitionClock, Tick, Windows};
 use serde::Deserialize;
 
+use crate::checkpoint::Manifest;
 use crate::checkpoint::restore::Restore;
-use crate::checkpoint::{Manifest, ResumePoint};
 use crate::millis::Millis;
-use crate::progress::{CommittedProgress, IdleAdvance, JobStart, JobState, PartitionCut, Progress};
+use crate::progress::{CommittedProgress, IdleAdvance, JobStart, JobState, PartitionCut, Place, Progress};
 
 /// What a run is asked to be.
 #[derive(Clone, Copy)]
@@ -40,6 +40,8 @@ pub struct Asked<'a> {
     pub windows: Windows,
     /// How far its events may come out of order, ms.
     pub bound_ms: i64,
+    /// Whether it keeps the past of its partitions, so that this too is read again.
+    pub keeps_history: bool,
     /// Whether it goes on where records it needs are gone.
     pub accept_gap: bool,
     /// The greatest generation that has left a mark beside what is committed; 0 if none has.
@@ -125,7 +127,9 @@ impl Recovery {
             let floors = floor_ms.map(|floor_ms| (cut.replay_from, floor_ms));
             new_advances.extend(floors.into_iter().chain([(cut.position, through.0)]).map(at));
             let until = asked.until_end.then(|| bounds_of(cut.partition, log).map_or(0, |bounds| bounds.high));
-            input.push(PartitionCut { began: cut.replay_from, clock_ms: None, floor_ms, until, ..*cut });
+            let history_from = cut.history_from.filter(|_| asked.keeps_history);
+            let cut = PartitionCut { clock_ms: None, floor_ms, until, history_from, ..*cut };
+            input.push(PartitionCut { began: cut.reads_from(), ..cut });
         }
         let progress = Progress {
             job: asked.job.to_owned(),
@@ -173,29 +177,40 @@ impl Recovery {
         let mut input = committed.input.clone();
         let low = |partition| bounds_of(partition, log).map_or(i64::MIN, |bounds| bounds.low);
         let reached = |restore: &Restore| {
-            let from = |cut: &PartitionCut| restore.resume_point(cut.partition).map_or(cut.replay_from, |at| at.offset);
-            asked.accept_gap || input.iter().all(|cut| low(cut.partition) <= from(cut))
+            let place = |cut: &PartitionCut| restore.resume_point(cut.partition).map_or(cut.place(), |at| at.place());
+            asked.accept_gap || input.iter().all(|cut| low(cut.partition) <= place(cut).reads_from())
         };
         let restorable = restorable.map(|restore| restore.no_earlier_than(&committed.input));
         let mut restore = restorable.filter(reached);
         for cut in &mut input {
             made_anew(asked, cut, log)?;
             let point = restore.as_ref().and_then(|restore| restore.resume_point(cut.partition));
-            let (from, clock) = point.map_or((cut.replay_from, cut.clock()), |point| (point.offset, point.clock));
+            let place = point.map_or(cut.place(), |point| point.place());
             let low = low(cut.partition);
-            if low <= from {
+            if low <= place.reads_from() {
                 continue;
             }
             if !asked.accept_gap {
-                return Err(gone(asked, cut.partition, from, low));
+                return Err(gone(asked, cut.partition, place.reads_from(), low));
             }
-            let floor_ms = clock.watermark_ms(asked.bound_ms);
+            if low <= place.offset {
+                // Of the past, what is left of it is known.
+                *cut = cut.from_place(cut.place().knowing_from(low));
+                let points = restore.iter_mut().flat_map(|restore| &mut restore.resume);
+                for point in points.filter(|point| point.partition == cut.partition) {
+                    *point = point.place().knowing_from(low).resume_point(point.partition, point.after);
+                }
+                continue;
+            }
+            let floor_ms = place.clock.watermark_ms(asked.bound_ms);
             let partition = cut.partition;
-            *cut = PartitionCut { replay_from: low, position: low.max(cut.position), clock_ms: None, floor_ms, ..*cut };
+            let place = Place { offset: low, history_from: None, ..place };
+            let without_clock = Place { clock: PartitionClock { clock_ms: None, floor_ms }, ..place };
+            *cut = PartitionCut { position: low.max(cut.position), ..cut.from_place(without_clock) };
             new_advances.extend(floor_ms.map(|floor_ms| IdleAdvance { partition, next_offset: low, floor_ms }));
             if let Some((restore, point)) = restore.as_mut().zip(point) {
                 restore.resume.retain(|other| other.partition != partition);
-                restore.resume.push(ResumePoint { offset: low, ..point });
+                restore.resume.push(place.resume_point(partition, point.after));
             }
         }
         let bounded = input.iter().any(|cut| cut.until.is_some());
@@ -344,9 +359,10 @@ fn made_anew(asked: &Asked<'_>, cut: &PartitionCut, log: &[Bounds]) -> Result<()
 
 /// What to say of records that are needed and are not there.
 fn gone(asked: &Asked<'_>, partition: i32, from: i64, low: i64) -> String {
+    let past = if asked.keeps_history { ", or to tell copies and pages by," } else { "" };
     format!(
         "{} records of partition {partition} of topic {:?} are gone (offsets {from} to {low}, deleted by retention), which \
-         windows still open need, and no checkpoint holds them; go on without them by --accept-gap, and those windows \
+         windows still open need{past}, and no checkpoint holds them; go on without them by --accept-gap, and those windows \
          will lack them, or start a job with another name",
         low - from,
         asked.events
@@ -358,6 +374,7 @@ mod tests {
     use clicktide_dataflows::time::PartitionClock;
 
     use super::*;
+    use crate::checkpoint::ResumePoint;
 
     const LOG: [Bounds; 2] = [Bounds { low: 10, high: 100 }, Bounds { low: 0, high: 50 }];
 
@@ -373,6 +390,7 @@ mod tests {
             differences,
             windows: Windows::new(100, 10, 0).unwrap(),
             bound_ms: 5,
+            keeps_history: true,
             accept_gap: false,
             generation_seen: 0,
         }
@@ -414,7 +432,7 @@ mod tests {
     #[test]
     fn a_checkpoint_leads_to_nothing_that_is_not_needed_any_more() {
         let clock = PartitionClock { clock_ms: Some(5), floor_ms: None };
-        let at = |after, offset| ResumePoint { partition: 0, after: Tick(after), offset, clock };
+        let at = |after, offset| ResumePoint { partition: 0, after: Tick(after), offset, clock, history_from: None };
         let restore = Restore {
             checkpoint: "c".to_owned(),
             job: "j".to_owned(),
@@ -455,7 +473,7 @@ mod tests {
             topic_id: Some("id".to_owned()),
             through: Tick(700),
             input: vec![cut],
-            resume: vec![ResumePoint { partition: 0, after: Tick(700), offset: 29, clock: cut.clock() }],
+            resume: vec![Place { offset: 29, ..cut.place() }.resume_point(0, Tick(700))],
             idle_advances: vec![
                 IdleAdvance { partition: 0, next_offset: 12, floor_ms: 600 },
                 IdleAdvance { partition: 0, next_offset: 30, floor_ms: 745 },
@@ -488,6 +506,59 @@ mod tests {
         assert_eq!(taken.new_advances, advances);
         assert_eq!(taken.start.idle_advances, advances);
         assert_eq!(taken.progress.generation, 1);
+    }
+
+    #[test]
+    fn the_past_is_read_again_as_far_as_it_is_needed() {
+        let mut progress = committed(12, 30);
+        progress.input[0].history_from = Some(8);
+        let resumed = |accept_gap, low, restorable: Option<Restore>| {
+            let log = [Bounds { low, high: 100 }, LOG[1]];
+            Recovery::resumed(&Asked { accept_gap, ..asked(false) }, progress.clone(), Vec::new(), &log, restorable)
+        };
+        let place = |recovery: &Recovery| recovery.start.read_from(&recovery.start.input[0]).place();
+        let recovery = resumed(false, 8, None).unwrap();
+        assert_eq!((place(&recovery).offset, place(&recovery).history_from), (12, Some(8)));
+        let refused = resumed(false, 9, None).unwrap_err();
+        assert!(refused.contains("1 records of partition 0 of topic \"e\" are gone (offsets 8 to 9"), "{refused}");
+        // The clock stands; of what was before, the rest is known.
+        let recovery = resumed(true, 9, None).unwrap();
+        assert_eq!((place(&recovery).offset, place(&recovery).history_from), (12, Some(9)));
+        assert_eq!(place(&recovery).clock, progress.input[0].clock());
+        assert_eq!(resumed(true, 12, None).unwrap().start.input[0].history_from, None);
+        let beyond = resumed(true, 14, None).unwrap();
+        assert_eq!((place(&beyond).offset, place(&beyond).history_from), (14, None));
+
+        // A checkpoint has a past of its own, which has to be there too.
+        let restore = || {
+            let point = |after, offset, history_from| {
+                let place = Place { offset, history_from: Some(history_from), ..progress.input[0].place() };
+                place.resume_point(0, Tick(after))
+            };
+            let resume = vec![point(690, 12, 8), point(700, 25, 16)];
+            Restore { resume, ..Restore::of("c".to_owned(), savepoint(OLD)) }
+        };
+        let restore = || Restore { through: Tick(700), ..restore() };
+        let recovery = resumed(false, 16, Some(restore())).unwrap();
+        assert_eq!((place(&recovery).offset, place(&recovery).history_from), (25, Some(16)));
+        assert!(resumed(false, 17, Some(restore())).is_err());
+        let recovery = resumed(true, 17, Some(restore())).unwrap();
+        assert_eq!((place(&recovery).offset, place(&recovery).history_from), (25, Some(17)));
+    }
+
+    #[test]
+    fn a_job_that_takes_over_knows_what_the_savepoint_reaches_back_to() {
+        let mut manifest = savepoint(OLD);
+        let from = manifest.input[0].replay_from;
+        manifest.input[0].history_from = Some(from - 4);
+        let begins = |keeps_history| {
+            let restore = Restore::of("savepoints/s".to_owned(), manifest.clone());
+            let asked = Asked { keeps_history, ..asked(true) };
+            let cut = Recovery::taken_over(&asked, restore, &manifest, &LOG).unwrap().progress.input[0];
+            (cut.began, cut.replay_from, cut.history_from)
+        };
+        assert_eq!(begins(true), (from - 4, from, Some(from - 4)));
+        assert_eq!(begins(false), (from, from, None));
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub struct WorkerReport {
     pub events: u64,
     /// Those of them that came too late.
     pub late: u64,
+    /// Those that were copies of events that are remembered.
+    pub duplicates: u64,
+    /// Those that count for the page of all that are not told apart.
+    pub other_pages: u64,
     /// Those that were rejected, by the reason's label.
     pub rejected: BTreeMap<String, u64>,
 }

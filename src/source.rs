@@ -4,11 +4,11 @@
 //!  reader of partition p ─records─▶ ingest ─▶ activities ─▶ ┐
 //!                                     │      page names ─▶  │ under p's capability, which stands at
 //!                                     │      notes ──────▶  ┘ p's first open window end
-//!                                     └─ clock, replay index
+//!                                     └─ clock, history, replay index
 //! ```
 //!
 //! A worker holds one capability per partition that it reads, so that timely's frontier is the job's watermark. A worker
-//! without partitions holds none. Notes go to the committer: dead letters, and the input cut whenever a capability rises.
+//! without partitions holds none. Notes go to the committer: dead letters, sanitised events, and the input cut whenever a capability rises.
 //!
 //! Architecture invariant: only the end of a bounded partition drops a capability. Timely goes on stepping after an error
 //! or a signal, and a dropped capability would close windows that are not complete.
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use clicktide_dataflows::event::{Activity, PageName};
+use clicktide_dataflows::event::{Activity, PageName, UserId};
 use clicktide_dataflows::time::Tick;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -28,9 +28,11 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::{Scope, Stream};
 
-use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Staged};
+use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Read, Staged};
+use crate::avro::wire::SchemaId;
 use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
+use crate::history::HistoryLimits;
 use crate::idleness::Watermarks;
 use crate::ingest::{Format, Ingest, Record};
 use crate::progress::{IdleAdvance, PartitionCut};
@@ -52,6 +54,11 @@ pub trait ReadPartition {
     /// Whether nothing will ever come after what has been handed over: true of a file that was read to its end.
     fn exhausted(&self) -> bool {
         false
+    }
+
+    /// The schema that has to be known before the next record can be handed over, if that is what it waits for.
+    fn awaited(&self) -> Option<SchemaId> {
+        None
     }
 }
 
@@ -85,6 +92,8 @@ pub struct SourceError {
 pub struct SourceSettings {
     /// How records are read and judged.
     pub ingest: Arc<Ingest>,
+    /// What is kept of the past of every partition.
+    pub history: HistoryLimits,
     /// After how long without a rise of its watermark a partition that has been read to its end is idle, ms; none: never.
     pub idle_timeout_ms: Option<i64>,
     /// How many slides a partition may be ahead of the committed frontier.
@@ -95,6 +104,8 @@ pub struct SourceSettings {
     pub late_to_dead_letters: bool,
     /// What is kept of the bytes of a rejected record.
     pub dead_letter_payload: DeadLetterPayload,
+    /// Whether valid events, late ones too, also go out sanitised.
+    pub sanitised_events: bool,
 }
 
 /// What a dead letter holds.
@@ -104,8 +115,38 @@ pub enum DeadLetterPayload {
     /// The record's bytes as they came.
     #[default]
     Original,
+    /// The sanitised event, where the record can be decoded, and otherwise nothing.
+    Sanitised,
     /// Nothing: only the headers say what was rejected.
     Nothing,
+}
+
+impl DeadLetterPayload {
+    /// What is kept of `record` where this is asked for: what it is, and the bytes.
+    fn of(self, record: &Record<'_>, ingest: &Ingest) -> (DeadLetterPayload, Vec<u8>) {
+        match self {
+            Self::Original => (Self::Original, record.payload.to_vec()),
+            Self::Sanitised => match ingest.sanitised(record) {
+                Some(event) => (Self::Sanitised, event.body),
+                None => (Self::Nothing, Vec::new()),
+            },
+            Self::Nothing => (Self::Nothing, Vec::new()),
+        }
+    }
+
+    /// As headers and the configuration name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Sanitised => "sanitised",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    /// The one that is named so.
+    pub fn named(label: &str) -> Option<Self> {
+        [Self::Original, Self::Sanitised, Self::Nothing].into_iter().find(|payload| payload.label() == label)
+    }
 }
 
 /// A record that did not count, and why.
@@ -119,8 +160,21 @@ pub struct DeadLetter {
     pub offset: i64,
     /// The reason's label.
     pub reason: String,
+    /// What the payload is.
+    pub kept: DeadLetterPayload,
     /// Its bytes, as far as they are kept.
     pub payload: Vec<u8>,
+}
+
+/// A valid event without its personal data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SanitisedRecord {
+    /// The first window end that was open in its partition when it came: it is committed with that tick.
+    pub tick: Tick,
+    /// Whose event it is: the record's key.
+    pub user: UserId,
+    /// A bare Avro body of the published schema.
+    pub body: Vec<u8>,
 }
 
 /// What a source tells the committer.
@@ -128,6 +182,8 @@ pub struct DeadLetter {
 pub enum Note {
     /// A record that did not count.
     DeadLetter(DeadLetter),
+    /// A valid event as others may see it.
+    Sanitised(SanitisedRecord),
     /// The partition has closed the windows from `tick` on up to its new capability.
     Closed {
         /// The partition's capability before it rose.
@@ -150,6 +206,10 @@ pub struct SourceCounts {
     pub bytes: u64,
     /// Events that came too late.
     pub late: u64,
+    /// Copies of events that are remembered.
+    pub duplicates: u64,
+    /// Events that count for the page of all that are not told apart.
+    pub other_pages: u64,
     /// Records rejected, by the reason's label.
     pub rejected: BTreeMap<String, u64>,
 }
@@ -160,6 +220,8 @@ impl SourceCounts {
         self.records += other.records;
         self.bytes += other.bytes;
         self.late += other.late;
+        self.duplicates += other.duplicates;
+        self.other_pages += other.other_pages;
         for (reason, count) in &other.rejected {
             *self.rejected.entry(reason.clone()).or_default() += count;
         }
@@ -174,6 +236,8 @@ impl SourceCounts {
             records: self.records - earlier.records,
             bytes: self.bytes - earlier.bytes,
             late: self.late - earlier.late,
+            duplicates: self.duplicates - earlier.duplicates,
+            other_pages: self.other_pages - earlier.other_pages,
             rejected: self.rejected.iter().map(rejected).collect(),
         }
     }
@@ -192,6 +256,8 @@ pub struct PartitionReport {
     pub position: i64,
     /// Where it ended then.
     pub high_watermark: Option<i64>,
+    /// The schema that it waits for before it goes on, if so.
+    pub awaited: Option<SchemaId>,
 }
 
 /// What the source operator shares with the loop that steps its worker.
@@ -233,7 +299,7 @@ impl SourceShared {
 
 /// A partition as it is handed to the source.
 pub struct SourcePartition {
-    /// Reads it, from the cut's `replay_from` on.
+    /// Reads it, from where the cut [reads from](PartitionCut::reads_from) on.
     pub reader: Box<dyn ReadPartition>,
     /// How its payloads are written, if not as the settings say: files come in several formats.
     pub format: Option<Format>,
@@ -259,8 +325,8 @@ pub const LATE: &str = "late";
 /// Reads `partitions` into the dataflow of `scope`, without what a checkpoint, `restored`, holds of them.
 ///
 /// `committed` is a probe of what has been committed, for flow control: a partition is read only while it is at most so
-/// many ticks ahead. Keeps per partition a clock and a replay index (one entry per open tick), and per worker the pages
-/// announced within the last window. The operator, whose address is told to `address`, must be activated whenever a reader
+/// many ticks ahead. Keeps per partition a clock, a replay index (one entry per open tick) and, if asked to, a history, and per
+/// worker the pages announced within the last window. The operator, whose address is told to `address`, must be activated whenever a reader
 /// may have something, the committed frontier has moved or time has passed.
 pub fn source<'scope>(
     scope: Scope<'scope, Tick>,
@@ -310,9 +376,9 @@ pub fn source<'scope>(
                     || (in_flight.total > settings.records_in_flight && held > frontier);
                 if !paused {
                     match source.read(&settings, shared, &mut announced, &mut staged) {
-                        Ok(records) => {
-                            in_flight.add(held, records);
-                            shared.more |= records == RECORDS_PER_READ_MAX;
+                        Ok(Read { judged, recalled }) => {
+                            in_flight.add(held, judged);
+                            shared.more |= judged + recalled == RECORDS_PER_READ_MAX;
                         }
                         Err(error) => {
                             shared.error = Some(error);

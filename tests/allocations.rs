@@ -4,7 +4,8 @@
 mod memory;
 
 use clicktide::avro::{CLICK_EVENT_SCHEMA, Decoder, encode_event, encode_page_analytics};
-use clicktide::event::ClickEvent;
+use clicktide::event::{ClickEvent, DecodedEvent};
+use clicktide::history::{History, HistoryLimits};
 use clicktide::ingest::{Accepted, Format, Ingest, Record};
 use clicktide::privacy::{HashKey, PageKey};
 use clicktide::validation::Limits;
@@ -48,6 +49,48 @@ const EVOLVED: &str = r#"{"type": "record", "name": "Click", "fields": [
 /// `{a: b}`, "/p", 3, a list of two, CLICK, "s", "u", `[1, 1]`.
 const EVOLVED_BODY: &[u8] = b"\x02\x02a\x02b\0\x02\x04/p\x06\x02\x02\0\x02\x02s\x02u\x04\x02\x02\0";
 
+/// What docs/guarantees.md says of it: 500 to 8,000 events of a partition in a slide, remembered for four slides.
+#[test]
+fn a_remembered_event_takes_20_to_40_bytes() {
+    let hash_key = HashKey::new("test").unwrap();
+    let (windows, slide_ms) = (Windows::new(40_000, 10_000, 0).unwrap(), 10_000);
+    let limits = HistoryLimits { horizon_ms: Some(40_000), pages_max: None };
+    let mut event = event();
+    let mut all = Vec::new();
+    for per_slide in (500..8_000).step_by(250) {
+        let mut take_in = || {
+            let mut history = History::new(limits, windows);
+            for number in 0..per_slide * 8 {
+                event.timestamp = number * slide_ms / per_slide;
+                let payload = number.to_le_bytes();
+                history.take_in(&hash_key, Some(event.timestamp), &decoded(&event), number, &payload);
+            }
+            history
+        };
+        let (history, peak_mb) = CountingAllocator::peak_mb(&mut take_in);
+        let events = history.remembered();
+        assert!(events as i64 >= 4 * per_slide, "{events}");
+        all.push(peak_mb * 1e6 / events as f64);
+    }
+    all.sort_by(f64::total_cmp);
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    println!("bytes per remembered event: {:.1} to {:.1}, {mean:.1} on average", all[0], all[all.len() - 1]);
+    // Others may allocate meanwhile, but not every time.
+    assert!(all[0] > 17.0 && all[all.len() / 2] < 40.0, "{all:?}");
+}
+
+/// What the job reads of it.
+fn decoded(event: &ClickEvent) -> DecodedEvent<'_> {
+    DecodedEvent {
+        user_id: (&event.user_id).into(),
+        session_id: (&event.session_id).into(),
+        event_type: event.event_type,
+        page_url: (&event.page_url).into(),
+        timestamp: event.timestamp,
+        session_duration: event.session_duration,
+    }
+}
+
 #[test]
 fn nothing_is_allocated_per_event() {
     let mut published = Vec::new();
@@ -68,7 +111,10 @@ fn nothing_is_allocated_per_event() {
         };
         let accept = |payload: &[u8]| {
             let record = Record { offset: 0, record_timestamp_ms: None, payload };
-            matches!(ingest.accept(&mut PartitionClock::default(), &record), Accepted::Counted { .. })
+            matches!(
+                ingest.accept(&mut PartitionClock::default(), &mut History::default(), &record),
+                Accepted::Counted { .. }
+            )
         };
         assert!(accept(payload));
         assert_eq!(allocations(|| assert!(accept(payload))), 0);

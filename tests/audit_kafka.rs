@@ -11,6 +11,7 @@ use std::time::Duration;
 use clicktide::audit::{AuditReport, Click, Definition, IdleAdvance, Partition, Uncounted, expect};
 use clicktide::avro::{Decoder, ProgressRecord, encode_event, encode_page_analytics, encode_progress_record};
 use clicktide::event::ClickEvent;
+use clicktide::history::HistoryLimits;
 use clicktide::ingest::{Format, Ingest, Record};
 use clicktide::kafka::audit::{AuditError, AuditSettings, AuditTopics, audit};
 use clicktide::kafka::scan::{End, Scan, scan};
@@ -116,8 +117,12 @@ impl Job {
         let (next_offset, time_ms, _) = partitions[&1][partitions[&1].len() / 2];
         let advances = vec![Advance { partition: 1, next_offset, floor_ms: time_ms.unwrap() + 5_000 }];
         let ingest = ingest();
-        let definition =
-            Definition { windows: ingest.windows, bound_ms: ingest.bound_ms, through_ms: Some(through_ms) };
+        let definition = Definition {
+            windows: ingest.windows,
+            bound_ms: ingest.bound_ms,
+            through_ms: Some(through_ms),
+            history: HistoryLimits::default(),
+        };
         let partitions = partitions.into_iter().map(|(partition, records)| {
             let of_partition = advances.iter().filter(|advance| advance.partition == partition);
             let idle_advances = of_partition
@@ -126,7 +131,7 @@ impl Job {
             let ingest = ingest.clone();
             let records = records.into_iter().map(move |(offset, record_timestamp_ms, payload)| {
                 let record = Record { offset, record_timestamp_ms, payload: &payload };
-                Ok::<_, Infallible>((offset, ingest.read(&record).map(Click::from)))
+                Ok::<_, Infallible>((offset, ingest.read(&record).map(|valid| Click::new(valid, record.payload))))
             });
             Partition { records, idle_advances }
         });
@@ -205,6 +210,7 @@ impl Job {
             properties: BTreeMap::new(),
             topics: self.topics.clone(),
             ingest: ingest(),
+            history: HistoryLimits::default(),
             late_to_dead_letters: true,
             from_ms: None,
             through_ms: None,

@@ -49,7 +49,13 @@ fn put(store: &dyn Store, name: &str, through: i64, generation: i64, configurati
         topic_id: None,
         through,
         input: vec![PartitionCut { position: 30, replay_from: 20, ..PartitionCut::start(0, 10, None) }],
-        resume: vec![ResumePoint { partition: 0, after: through, offset: 25, clock: PartitionClock::default() }],
+        resume: vec![ResumePoint {
+            partition: 0,
+            after: through,
+            offset: 25,
+            clock: PartitionClock::default(),
+            history_from: None,
+        }],
         idle_advances: vec![IdleAdvance { partition: 0, next_offset: 22, floor_ms: MIDNIGHT }],
         objects: vec![object],
     };

@@ -14,6 +14,7 @@ use clicktide::audit::{Click, Definition, Partition, expect};
 use clicktide::avro::decode_page_analytics;
 use clicktide::checkpoint::{Manifest, names};
 use clicktide::event::ClickEvent;
+use clicktide::history::HistoryLimits;
 use clicktide::validation::Reason;
 use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::Windows;
@@ -165,6 +166,8 @@ impl Traffic {
             time_ms: event.timestamp,
             record_timestamp_ms: None,
             session_duration_s: event.session_duration,
+            // Nothing is de-duplicated.
+            payload: 0,
         };
         let records = |events: &Vec<ClickEvent>| {
             let clicks: Vec<_> = events.iter().map(click).collect();
@@ -172,7 +175,8 @@ impl Traffic {
         };
         let partitions = self.events.iter().map(|events| Partition { records: records(events), idle_advances: vec![] });
         let mut results = Vec::new();
-        let definition = Definition { windows, bound_ms, through_ms: Some(*ends.end()) };
+        let definition =
+            Definition { windows, bound_ms, through_ms: Some(*ends.end()), history: HistoryLimits::default() };
         let totals = expect(&definition, partitions.collect(), |result| results.push(result), |_| {});
         assert_eq!(totals.expect("events").late, 0);
         results.retain(|result| ends.contains(&result.window_end));
@@ -251,7 +255,7 @@ fn another_job_goes_on_from_a_savepoint() {
 fn a_job_with_another_configuration_takes_over() {
     let Some(brokers) = brokers() else { return };
     let mut old = Job::new(&brokers, PARTITIONS);
-    old.flags.push("--set=dead_letters.late=true".to_owned());
+    old.flags.extend(["--set=dead_letters.late=true", "--set=deduplication.horizon=7s"].map(str::to_owned));
     let mut traffic = Traffic::new(&brokers);
     let port = free_port();
     let (address, url) = (format!("--set=http.listen=127.0.0.1:{port}"), format!("http://127.0.0.1:{port}"));
@@ -299,6 +303,7 @@ fn a_job_with_another_configuration_takes_over() {
     check(&["windows.disorder_bound=2500ms"], SIZE_MS, SLIDE_MS, 0, 2_500);
     check(&["windows.disorder_bound=100ms", "windows.size=6500ms"], 6_500, SLIDE_MS, 0, 100);
     check(&["privacy.hash_key=another one"], SIZE_MS, SLIDE_MS, 0, BOUND_MS);
+    check(&["deduplication.horizon=20s"], SIZE_MS, SLIDE_MS, 0, BOUND_MS);
 }
 
 #[test]

@@ -84,3 +84,8 @@ fn progress() {
 fn resolution() {
     check("resolution");
 }
+
+#[test]
+fn wire() {
+    check("wire");
+}

@@ -92,6 +92,16 @@ fn the_simulation_notices_a_checkpoint_that_is_restored_in_part() {
     notices(Fault::RestoresLess);
 }
 
+#[test]
+fn the_simulation_notices_a_past_that_is_forgotten() {
+    notices(Fault::ForgetsHistory);
+}
+
+#[test]
+fn the_simulation_notices_a_checkpoint_without_its_past() {
+    notices(Fault::RestoresWithoutHistory);
+}
+
 /// A partition whose floor is far ahead of what is committed reads a record that does not count, again and again.
 #[test]
 fn a_dead_letter_is_read_again_until_its_tick_is_committed() {

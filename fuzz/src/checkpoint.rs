@@ -117,6 +117,7 @@ fn start_from(name: String, manifest: Manifest) {
         differences: &|_| Vec::new(),
         windows: Windows::new(300_000, 10_000, 0).expect("windows"),
         bound_ms: 30_000,
+        keeps_history: true,
         accept_gap: manifest.generation % 2 == 0,
         generation_seen: 0,
     };

@@ -20,7 +20,10 @@ pub fn run(data: &[u8]) {
     let mut overrides = Vec::new();
     for line in rest.lines() {
         if let Some((key, value)) = line.strip_prefix("--set ").and_then(|set| set.split_once('=')) {
-            overrides.push(Override::new("--set", key, value));
+            // The command line refuses a flag without a key.
+            if !key.trim().is_empty() {
+                overrides.push(Override::new("--set", key.trim(), value.trim()));
+            }
         } else if let Some((name, value)) = line.split_once('=') {
             environment.insert(name.to_owned(), value.to_owned());
         }

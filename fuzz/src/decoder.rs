@@ -1,7 +1,7 @@
 //! A writer schema and a body: `SCHEMA`, a line `==`, and the body.
 //!
 //! Whatever the schema, it is refused or resolved; whatever the body, it is refused or read. What both `apache_avro` and the
-//! plan read, they read alike. (Both verdicts are compared where the schemas are known to be good: see `resolution`.)
+//! plan read, they read alike, and it can be sanitised. (Both verdicts are compared where the schemas are known to be good: see `resolution`.)
 
 use apache_avro::Schema;
 use clicktide::avro::Decoder;
@@ -16,6 +16,8 @@ pub fn run(data: &[u8]) {
     let Ok(schema) = std::str::from_utf8(schema) else { return };
     let Ok(decoder) = Decoder::new(schema) else { return };
     let Ok(event) = decoder.decode(body) else { return };
+    let details = decoder.details(body).expect("an event was read");
+    super::sanitised::check(&event, &details);
     let writer = Schema::parse_str(schema).expect("a decoder was made from it");
     // Where a block says how long it is, the plan believes it, and `apache_avro` reads the items.
     let canonical = writer.canonical_form();

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use clicktide::event::DecodedEvent;
-use clicktide::json::decode_line;
+use clicktide::json::{decode_details, decode_line};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -20,6 +20,11 @@ pub fn run(data: &[u8]) {
         let texts = (user_id.to_string(), session_id.to_string(), page_url.to_string(), event_type);
         (texts, (*timestamp, *session_duration, read.record_timestamp_ms))
     });
+    // Of a line that is no event there are none, or those that it has.
+    let details = decode_details(data);
+    if let Ok(read) = &read {
+        super::sanitised::check(&read.event, &details);
+    }
     let expected = reference(String::from_utf8_lossy(data).as_bytes());
     // What is not UTF-8 is passed over in what nobody needs, and refused elsewhere.
     let refused_for_its_text = ours.is_none() && std::str::from_utf8(data).is_err();

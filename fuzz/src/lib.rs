@@ -18,14 +18,16 @@ pub mod json_lines;
 pub mod progress;
 mod reference;
 pub mod resolution;
+mod sanitised;
 pub mod seeds;
+pub mod wire;
 pub mod writer_schema;
 
 /// Checks what comes of an input.
 pub type Target = fn(&[u8]);
 
 /// All targets by name; the seeds of each are in the folder of that name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("arguments", arguments::run),
     ("checkpoint", checkpoint::run),
     ("configuration", configuration::run),
@@ -36,6 +38,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("json_lines", json_lines::run),
     ("progress", progress::run),
     ("resolution", resolution::run),
+    ("wire", wire::run),
 ];
 
 /// What is before the first line `==`, and what is after it; all and nothing, if there is none.

@@ -34,6 +34,7 @@ fn start_from(progress: Progress) {
         differences: &|_| Vec::new(),
         windows: Windows::new(300_000, 10_000, 0).expect("windows"),
         bound_ms: 30_000,
+        keeps_history: true,
         accept_gap: progress.generation % 2 == 0,
         generation_seen: 0,
     };

@@ -2,12 +2,15 @@
 
 use apache_avro::types::Value as Avro;
 use apache_avro::{Codec, DeflateSettings, Schema, Writer, ZstandardSettings};
-use clicktide::avro::{CLICK_EVENT_SCHEMA, ProgressRecord, encode_event, encode_progress_record};
+use clicktide::avro::wire::SchemaId;
+use clicktide::avro::{
+    CLICK_EVENT_SCHEMA, ProgressRecord, encode_event, encode_page_analytics, encode_progress_record,
+};
 use clicktide::checkpoint::format::checksum;
 use clicktide::checkpoint::{Manifest, ObjectRef, PaneObject, ResumePoint};
 use clicktide::event::ClickEvent;
 use clicktide::progress::{IdleAdvance, JobState, PartitionCut, Progress};
-use clicktide_dataflows::event::{Activity, EventType, PageName};
+use clicktide_dataflows::event::{Activity, EventType, PageAnalytics, PageName};
 use clicktide_dataflows::time::{PartitionClock, Tick};
 use serde_json::{Value, json};
 
@@ -30,6 +33,7 @@ pub fn of(target: &str) -> Vec<Seed> {
         "json_lines" => texts(&JSON_LINES),
         "progress" => numbered(progress_records()),
         "resolution" => numbered((1..=16_u8).map(|step| (0..160_u8).map(|at| at.wrapping_mul(step * 7)).collect())),
+        "wire" => numbered(wire()),
         other => panic!("there is no target {other}"),
     }
 }
@@ -114,8 +118,33 @@ fn containers() -> Vec<Vec<u8>> {
     codecs.map(of).to_vec()
 }
 
+fn wire() -> Vec<Vec<u8>> {
+    let result = PageAnalytics {
+        page_url: "/p".to_owned(),
+        window_start: 0,
+        window_end: 300_000,
+        view_count: 70,
+        unique_users: 3,
+        click_count: 2,
+        conversion_count: 1,
+        engagement_rate: 0.5,
+        bounce_rate: 0.25,
+        avg_session_duration: 12.5,
+    };
+    let mut bare = Vec::new();
+    encode_page_analytics(&result, &mut bare);
+    let in_front_of = |body: &[u8]| [&SchemaId(258).prefix()[..], body].concat();
+    vec![in_front_of(&bare), in_front_of(&encoded(&event(1))), in_front_of(b""), bare]
+}
+
 fn cut() -> PartitionCut {
-    PartitionCut { replay_from: 3, position: 9, clock_ms: Some(90_000), ..PartitionCut::start(0, 2, None) }
+    PartitionCut {
+        replay_from: 3,
+        position: 9,
+        clock_ms: Some(90_000),
+        history_from: Some(2),
+        ..PartitionCut::start(0, 2, None)
+    }
 }
 
 fn progress_records() -> Vec<Vec<u8>> {
@@ -163,7 +192,13 @@ fn checkpoint() -> Vec<Seed> {
         topic_id: None,
         through: Tick(120_000),
         input: vec![cut()],
-        resume: vec![ResumePoint { partition: 0, after: Tick(110_000), offset: 5, clock: PartitionClock::default() }],
+        resume: vec![ResumePoint {
+            partition: 0,
+            after: Tick(110_000),
+            offset: 5,
+            clock: PartitionClock::default(),
+            history_from: Some(3),
+        }],
         idle_advances: vec![IdleAdvance { partition: 0, next_offset: 4, floor_ms: 80_000 }],
         objects: vec![ObjectRef {
             name: "panes/7-0-1".to_owned(),

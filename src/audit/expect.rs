@@ -6,8 +6,10 @@ use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::Windows;
 use serde::Serialize;
 
+use super::past::{Past, Verdict};
 use super::window::Window;
 use super::{Click, IdleAdvance, Partition};
+use crate::history::HistoryLimits;
 use crate::validation::Reason;
 
 /// What is computed.
@@ -19,6 +21,8 @@ pub struct Definition {
     pub bound_ms: i64,
     /// The last window end that matters, ms; none for every window of the input.
     pub through_ms: Option<i64>,
+    /// Which copies count, and how many pages are told apart.
+    pub history: HistoryLimits,
 }
 
 impl Definition {
@@ -30,15 +34,31 @@ impl Definition {
         time_ms - since_end + self.windows.slide_ms()
     }
 
+    /// The stretch of event time, as long as a window, that a time belongs to.
+    pub(super) fn epoch(&self, time_ms: i64) -> i64 {
+        (time_ms - self.windows.offset_ms()).div_euclid(self.windows.size_ms())
+    }
+
+    /// Where it ends, ms.
+    pub(super) fn epoch_end(&self, epoch: i64) -> i64 {
+        (epoch + 1) * self.windows.size_ms() + self.windows.offset_ms()
+    }
+
     /// The first window end that neither counts any event of a partition that was deleted, nor depends on the watermark
     /// that the deleted ones had left behind, where the first record left was appended at `first_left_ms`.
     ///
     /// The log's times do not fall along a partition, so a deleted record was appended by then, and a valid event is at
     /// most `future_ms` ahead of its record: it has left the windows by the end after `first_left_ms + future_ms + size`.
-    /// The watermark was at most `first_left_ms - bound`, which changes in which windows before that an event counts.
+    /// The watermark was at most `first_left_ms - bound`, which changes in which windows before that an event counts. Nor does
+    /// such a window count a copy of a deleted event, which has its time; and where pages are limited, it lies behind the
+    /// epoch of the last one.
     pub fn complete_from(&self, first_left_ms: i64, future_ms: i64) -> i64 {
         let last_deleted_ms = first_left_ms.clamp(-FLOOR_MS_MAX / 2, FLOOR_MS_MAX / 2).saturating_add(future_ms.max(0));
-        self.end_after(last_deleted_ms.min(FLOOR_MS_MAX) + self.windows.size_ms())
+        let mut last_deleted_ms = last_deleted_ms.min(FLOOR_MS_MAX);
+        if self.history.pages_max.is_some() {
+            last_deleted_ms = self.epoch_end(self.epoch(last_deleted_ms)) - 1;
+        }
+        self.end_after(last_deleted_ms + self.windows.size_ms())
     }
 }
 
@@ -49,6 +69,8 @@ pub struct Totals {
     pub counted: u64,
     /// Events all of whose windows were closed.
     pub late: u64,
+    /// Copies of events that were remembered.
+    pub duplicates: u64,
     /// Records that are not valid events.
     pub rejected: u64,
     /// Results computed.
@@ -113,6 +135,7 @@ where
                         }
                         on_uncounted(uncounted);
                     }
+                    Read::Copy => totals.duplicates += 1,
                     Read::End => {}
                 },
             }
@@ -142,6 +165,8 @@ enum Read {
     /// Counts from the window end given on.
     Entry(i64, Entry),
     Uncounted(Uncounted),
+    /// Counts in nothing, and is no dead letter.
+    Copy,
     End,
 }
 
@@ -153,6 +178,7 @@ struct Reader<I> {
     idle_advances: Vec<IdleAdvance>,
     /// Window ends at or before this are closed; none while nothing is known.
     watermark_ms: Option<i64>,
+    past: Past,
     exhausted: bool,
 }
 
@@ -165,7 +191,7 @@ where
 {
     fn new((partition, Partition { records, mut idle_advances }): (usize, Partition<I>)) -> Self {
         idle_advances.sort_by_key(|advance| std::cmp::Reverse(advance.next_offset));
-        Self { partition, records, idle_advances, watermark_ms: None, exhausted: false }
+        Self { partition, records, idle_advances, watermark_ms: None, past: Past::default(), exhausted: false }
     }
 
     /// Whether an event not yet read could enter at or before `end`; with no `end` yet, whether there could be any.
@@ -184,10 +210,13 @@ where
         }
         let tick = self.watermark_ms.map(|watermark_ms| definition.end_after(watermark_ms));
         let uncounted = |reason| Read::Uncounted(Uncounted { partition: self.partition, offset, tick, reason });
-        let click = match click {
+        let mut click = match click {
             Ok(click) => click,
             Err(reason) => return Ok(uncounted(Some(reason))),
         };
+        if self.past.look(definition, self.watermark_ms, &mut click) == Verdict::Copy {
+            return Ok(Read::Copy);
+        }
         let first_end = definition.end_after(click.time_ms);
         let enter = tick.map_or(first_end, |tick| first_end.max(tick));
         let leave = definition.end_after(click.time_ms + definition.windows.size_ms());

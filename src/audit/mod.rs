@@ -8,13 +8,14 @@
 //!                                                    results topic ─▶ actual, in memory ─────────┘
 //! ```
 //!
-//! It has its own arithmetic of window ends and its own judgement of lateness, keeps ids as they are instead of hashing
+//! It has its own arithmetic of window ends, its own judgement of lateness and its own memory of what came before, keeps ids as they are instead of hashing
 //! them, and computes each window from all of its events. It shares decoding and validation with the job, through
 //! [`Ingest::read`](crate::ingest::Ingest::read).
 
 mod compare;
 mod expect;
 mod letters;
+mod past;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use letters::{LetterComparison, LetterDifference, LetterKey, LetterReport};
 pub use report::AuditReport;
 
 use clicktide_dataflows::event::EventType;
+use siphasher::sip128::SipHasher24;
 
 use crate::ingest::ValidEvent;
 
@@ -46,10 +48,13 @@ pub struct Click {
     pub record_timestamp_ms: Option<i64>,
     /// How long the session has lasted so far, seconds, if reported.
     pub session_duration_s: Option<i32>,
+    /// What tells its record's payload from all others.
+    pub payload: u128,
 }
 
-impl From<ValidEvent<'_>> for Click {
-    fn from(valid: ValidEvent<'_>) -> Self {
+impl Click {
+    /// The event that was read from `payload`.
+    pub fn new(valid: ValidEvent<'_>, payload: &[u8]) -> Self {
         Self {
             user_id: valid.event.user_id.into_owned(),
             session_id: valid.event.session_id.into_owned(),
@@ -58,6 +63,8 @@ impl From<ValidEvent<'_>> for Click {
             time_ms: valid.event.timestamp,
             record_timestamp_ms: valid.record_timestamp_ms,
             session_duration_s: valid.event.session_duration,
+            // Another function than the job's, under another key.
+            payload: SipHasher24::new().hash(payload).as_u128(),
         }
     }
 }

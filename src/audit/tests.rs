@@ -8,6 +8,9 @@ use clicktide_dataflows::time::{Judgement, PartitionClock, Tick, Windows};
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::DecodedEvent;
+use crate::history::{History, HistoryLimits, OTHER_PAGES, Recalled};
+use crate::privacy::HashKey;
 use crate::validation::Reason;
 
 type Records = Vec<(i64, Result<Click, Reason>)>;
@@ -26,28 +29,37 @@ fn run(
     (totals, results, uncounted)
 }
 
-/// Everything at once, with the job's own clock.
+/// Everything at once, with the job's own clock and history.
 fn at_once(
     definition: &Definition,
     partitions: &[(Records, Vec<IdleAdvance>)],
 ) -> (Vec<PageAnalytics>, Vec<Uncounted>) {
     let Definition { windows, bound_ms, .. } = definition;
     let mut uncounted = Vec::new();
-    let mut judged: Vec<(i64, i64, &Click)> = Vec::new();
+    let mut judged: Vec<(i64, i64, Click)> = Vec::new();
+    let hash_key = HashKey::new("audited").unwrap();
     for (partition, (records, idle_advances)) in partitions.iter().enumerate() {
         let mut clock = PartitionClock::default();
+        let mut history = History::new(definition.history, *windows);
         for (offset, click) in records {
             let due = idle_advances.iter().filter(|advance| advance.next_offset <= *offset);
             due.for_each(|advance| clock.raise_floor(advance.floor_ms));
             let tick = Some(clock.open_tick(windows, *bound_ms)).filter(|tick| *tick > Tick::MIN).map(|tick| tick.0);
             let mut without = |reason| uncounted.push(Uncounted { partition, offset: *offset, tick, reason });
-            let click = match click {
-                Ok(click) => click,
+            let mut click = match click {
+                Ok(click) => click.clone(),
                 Err(reason) => {
                     without(Some(*reason));
                     continue;
                 }
             };
+            let payload = click.payload.to_le_bytes();
+            let watermark_ms = clock.watermark_ms(*bound_ms);
+            match history.take_in(&hash_key, watermark_ms, &decoded(&click), *offset, &payload) {
+                Recalled::Copy => continue,
+                Recalled::New { told_apart: true } => {}
+                Recalled::New { told_apart: false } => click.page_url = OTHER_PAGES.to_owned(),
+            }
             match clock.judge(windows, *bound_ms, click.time_ms, click.record_timestamp_ms) {
                 Judgement::Counts { enter, leave } => judged.push((enter.0, leave.0, click)),
                 Judgement::Late => without(None),
@@ -58,12 +70,24 @@ fn at_once(
     let last = judged.iter().map(|(_, leave, _)| *leave).max().unwrap_or(0);
     let mut results = Vec::new();
     for end in (first..last).step_by(windows.slide_ms() as usize) {
-        let counts = |(enter, leave, click): &(i64, i64, _)| (*enter <= end && end < *leave).then_some(*click);
-        let window: Vec<&Click> = judged.iter().filter_map(counts).collect();
+        let counts = |(enter, leave, _): &&(i64, i64, _)| *enter <= end && end < *leave;
+        let window: Vec<&Click> = judged.iter().filter(counts).map(|(.., click)| click).collect();
         let pages: BTreeSet<_> = window.iter().map(|click| &click.page_url).collect();
         results.extend(pages.into_iter().map(|page| result(&window, page, end, windows.size_ms())));
     }
     (results, uncounted)
+}
+
+/// What the job sees of an event.
+fn decoded(click: &Click) -> DecodedEvent<'_> {
+    DecodedEvent {
+        user_id: (&click.user_id).into(),
+        session_id: (&click.session_id).into(),
+        event_type: click.event_type,
+        page_url: (&click.page_url).into(),
+        timestamp: click.time_ms,
+        session_duration: click.session_duration_s,
+    }
 }
 
 fn result(window: &[&Click], page: &str, end: i64, size_ms: i64) -> PageAnalytics {
@@ -114,7 +138,17 @@ prop_compose! {
             time_ms,
             record_timestamp_ms: ahead.map(|ahead| time_ms + ahead),
             session_duration_s,
+            payload: 0,
         }
+    }
+}
+
+prop_compose! {
+    fn any_history()(
+        horizon_ms in proptest::option::of(1..120_i64),
+        pages_max in proptest::option::of(1..3_usize),
+    ) -> HistoryLimits {
+        HistoryLimits { horizon_ms, pages_max }
     }
 }
 
@@ -122,9 +156,19 @@ prop_compose! {
 fn any_partition() -> impl Strategy<Value = (Records, Vec<IdleAdvance>)> {
     let records = prop::collection::vec((1..3_i64, prop::option::weighted(0.9, any_click())), 0..25);
     let idle_advances = prop::collection::vec((-1..40_i64, -50..400_i64), 0..4);
-    (records, idle_advances, any::<bool>()).prop_map(|(mut records, idle_advances, ordered)| {
+    let copies = prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..90_i64), 0..8);
+    (records, copies, idle_advances, any::<bool>()).prop_map(|(mut records, copies, idle_advances, ordered)| {
         if ordered {
             records.sort_by_key(|(_, click)| click.as_ref().map(|click| click.time_ms / 40));
+        }
+        for (number, (_, click)) in records.iter_mut().enumerate() {
+            click.iter_mut().for_each(|click| click.payload = number as u128);
+        }
+        for (of, to, later_ms) in copies.iter().filter(|_| !records.is_empty()).collect::<Vec<_>>() {
+            let (step, mut click) = records[of.index(records.len())].clone();
+            // The same payload in a later record.
+            click.iter_mut().flat_map(|click| &mut click.record_timestamp_ms).for_each(|ms| *ms += later_ms);
+            records.insert(to.index(records.len() + 1), (step, click));
         }
         let mut offset = 0;
         let records = records.into_iter().map(|(step, click)| {
@@ -142,16 +186,17 @@ proptest! {
         partitions in prop::collection::vec(any_partition(), 0..4),
         (slide, more, offset, bound_ms) in (1..30_i64, 0..80_i64, -50..50_i64, 0..60_i64),
         through_ms in prop::option::of(0..400_i64),
+        history in any_history(),
     ) {
         let windows = Windows::new(slide + more, slide, offset).unwrap();
-        let definition = Definition { windows, bound_ms, through_ms };
+        let definition = Definition { windows, bound_ms, through_ms, history };
         let (totals, actual, mut uncounted) = run(&definition, &partitions);
         let (mut expected, mut expected_uncounted) = at_once(&definition, &partitions);
         expected.retain(|result| through_ms.is_none_or(|through| result.window_end <= through));
         prop_assert_eq!(totals.results, expected.len() as u64);
         if through_ms.is_none() {
             let read: usize = partitions.iter().map(|(records, _)| records.len()).sum();
-            prop_assert_eq!(totals.counted + totals.late + totals.rejected, read as u64);
+            prop_assert_eq!(totals.counted + totals.late + totals.duplicates + totals.rejected, read as u64);
             prop_assert_eq!(totals.late + totals.rejected, expected_uncounted.len() as u64);
         }
         prop_assert_eq!(actual, expected);
@@ -165,7 +210,7 @@ proptest! {
     #[test]
     fn window_ends_are_the_dataflows(time_ms in -1_000..1_000_i64, slide in 1..50_i64, more in 0..90_i64, offset: i32) {
         let windows = Windows::new(slide + more, slide, i64::from(offset)).unwrap();
-        let definition = Definition { windows, bound_ms: 0, through_ms: None };
+        let definition = Definition { windows, bound_ms: 0, through_ms: None, history: HistoryLimits::default() };
         prop_assert_eq!(definition.end_after(time_ms), windows.tick(time_ms).0);
     }
 }
@@ -179,11 +224,12 @@ fn click(time_ms: i64) -> Click {
         time_ms,
         record_timestamp_ms: None,
         session_duration_s: None,
+        payload: 0,
     }
 }
 
 fn by_ten(through_ms: Option<i64>) -> Definition {
-    Definition { windows: Windows::new(20, 10, 0).unwrap(), bound_ms: 5, through_ms }
+    Definition { windows: Windows::new(20, 10, 0).unwrap(), bound_ms: 5, through_ms, history: HistoryLimits::default() }
 }
 
 #[test]

@@ -38,10 +38,9 @@ impl Committed {
         for cut in &start.input {
             // Of what is before the cut, nothing is in a window that is still open.
             let after = start.committed_through.map_or(Tick::MIN, |through| Tick(through.0 - window_size_ms));
-            resume.entry(cut.partition).or_insert_with(|| {
-                let PartitionCut { partition, replay_from: offset, .. } = *cut;
-                VecDeque::from([ResumePoint { partition, after, offset, clock: cut.clock() }])
-            });
+            resume
+                .entry(cut.partition)
+                .or_insert_with(|| VecDeque::from([cut.place().resume_point(cut.partition, after)]));
         }
         Committed {
             through: start.committed_through,
@@ -326,6 +325,7 @@ mod tests {
                 finished: false,
                 windows: Vec::new(),
                 dead_letters: Vec::new(),
+                sanitised: Vec::new(),
                 cuts: Vec::new(),
                 resume: Vec::new(),
                 idle_advances: advances.to_vec(),

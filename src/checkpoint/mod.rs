@@ -43,7 +43,7 @@ use clicktide_dataflows::event::{Activity, PageName};
 use clicktide_dataflows::time::{PartitionClock, Tick};
 use serde::{Deserialize, Serialize};
 
-use crate::progress::{IdleAdvance, PartitionCut};
+use crate::progress::{IdleAdvance, PartitionCut, Place};
 
 /// The place from which a partition has to be read again to find all that enters after a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,16 @@ pub struct ResumePoint {
     pub offset: i64,
     /// The partition's clock just before that.
     pub clock: PartitionClock,
+    /// From where the partition's past has to be known there, if it has to be.
+    #[serde(default)]
+    pub history_from: Option<i64>,
+}
+
+impl ResumePoint {
+    /// Where to read on, with all that it takes.
+    pub fn place(&self) -> Place {
+        Place { offset: self.offset, clock: self.clock, history_from: self.history_from }
+    }
 }
 
 /// A pane object, as a manifest refers to it.

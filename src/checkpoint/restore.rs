@@ -44,7 +44,7 @@ impl Restore {
         for point in &mut self.resume {
             let cut = cuts.iter().find(|cut| cut.partition == point.partition);
             if let Some(cut) = cut.filter(|cut| point.offset < cut.replay_from) {
-                (point.offset, point.clock) = (cut.replay_from, cut.clock());
+                *point = cut.place().resume_point(point.partition, point.after);
             }
         }
         self

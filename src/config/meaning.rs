@@ -18,7 +18,17 @@ pub struct Meaning {
     windows: WindowsMeaning,
     validation: super::Validation,
     privacy: PrivacyMeaning,
+    #[serde(skip_serializing_if = "is_off")]
+    deduplication: super::Deduplication,
     dead_letters: super::DeadLetters,
+    /// Whether events are read in the wire format of a schema registry: what is an event in one format is none in the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_registry: Option<&'static str>,
+}
+
+/// What was committed before there was such a section has none, which means the same.
+fn is_off(deduplication: &super::Deduplication) -> bool {
+    *deduplication == super::Deduplication::default()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +49,8 @@ struct WindowsMeaning {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct PrivacyMeaning {
     page_key: PageKey,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages_max: Option<u32>,
     hash_key_fingerprint: String,
 }
 
@@ -57,9 +69,12 @@ impl Meaning {
             validation: config.validation.clone(),
             privacy: PrivacyMeaning {
                 page_key: config.privacy.page_key,
+                pages_max: config.privacy.pages_max,
                 hash_key_fingerprint: config.hash_key().fingerprint(),
             },
+            deduplication: config.deduplication.clone(),
             dead_letters: config.dead_letters.clone(),
+            schema_registry: config.schema_registry.url.as_ref().map(|_| "on"),
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod load;
 mod meaning;
+mod registry;
 mod secret;
 mod sections;
 mod topics;
@@ -24,20 +25,23 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Environment, Override};
 pub use meaning::Meaning;
+pub use registry::SchemaRegistry;
 pub use secret::Secret;
 pub use sections::{
-    Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Flow, Health, Http, Job, Kafka, Logging, Privacy, Topics,
-    Validation, WindowSettings,
+    Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Deduplication, Flow, Health, Http, Job, Kafka, Logging,
+    Privacy, Topics, Validation, WindowSettings,
 };
 
 use crate::avro::Decoder;
 use crate::checkpoint::store::{Store, StoreError, open_store};
 use crate::generator;
+use crate::history::HistoryLimits;
 use crate::http::{Access, HealthLimits, ViewLimits};
 use crate::ingest::{Format, Ingest};
 use crate::kafka::committer::JobTopics;
 use crate::logging::{self, FileSettings, LogSettings, RepeatSettings};
 use crate::privacy::HashKey;
+use crate::registry::Schemas;
 use crate::source::SourceSettings;
 use crate::validation::Limits;
 
@@ -52,6 +56,8 @@ pub struct Config {
     pub job: Job,
     /// The brokers and the topics.
     pub kafka: Kafka,
+    /// By which schemas records are written.
+    pub schema_registry: SchemaRegistry,
     /// What `topics create` makes.
     pub topics: Topics,
     /// The windows and event time.
@@ -60,6 +66,8 @@ pub struct Config {
     pub validation: Validation,
     /// What remains of personal data.
     pub privacy: Privacy,
+    /// Which copies of an event count.
+    pub deduplication: Deduplication,
     /// What becomes a dead letter.
     pub dead_letters: DeadLetters,
     /// Processes and workers.
@@ -97,10 +105,19 @@ impl Config {
         HashKey::new(secret).expect("the hash key was validated when the configuration was loaded")
     }
 
-    /// How records are read and judged: Avro bodies by the published schema.
+    /// How records are written: with a schema registry in its wire format, without one as bare bodies of the published schema. Each
+    /// call is a registry anew, of which no schema is known.
+    pub fn format(&self) -> Format {
+        match self.schema_registry.registry() {
+            Some(registry) => Format::Wire(Arc::new(Schemas::new(registry))),
+            None => Format::Avro(Decoder::default()),
+        }
+    }
+
+    /// How records are read and judged.
     pub fn ingest(&self) -> Ingest {
         Ingest {
-            format: Format::Avro(Decoder::default()),
+            format: self.format(),
             limits: self.limits(),
             hash_key: self.hash_key(),
             page_key: self.privacy.page_key,
@@ -109,15 +126,24 @@ impl Config {
         }
     }
 
+    /// What is kept of the past of every partition.
+    pub fn history(&self) -> HistoryLimits {
+        let horizon_ms = self.deduplication.horizon.map(|horizon| horizon.0);
+        let pages_max = self.privacy.pages_max.map(|pages| pages as usize);
+        HistoryLimits { horizon_ms, pages_max }
+    }
+
     /// How a source reads.
     pub fn source_settings(&self) -> SourceSettings {
         SourceSettings {
             ingest: Arc::new(self.ingest()),
+            history: self.history(),
             idle_timeout_ms: self.windows.idle_timeout.map(|timeout| timeout.0),
             ticks_ahead: self.flow.ticks_ahead,
             records_in_flight: self.flow.records_in_flight,
             late_to_dead_letters: self.dead_letters.late,
             dead_letter_payload: self.privacy.dead_letter_payload,
+            sanitised_events: self.kafka.sanitised_events_topic.is_some(),
         }
     }
 
@@ -127,6 +153,7 @@ impl Config {
             events: self.kafka.events_topic.clone(),
             results: self.kafka.results_topic.clone(),
             dead_letters: self.kafka.dead_letters_topic.clone(),
+            sanitised_events: self.kafka.sanitised_events_topic.clone(),
             progress: self.kafka.progress_topic.clone(),
         }
     }

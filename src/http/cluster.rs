@@ -24,6 +24,8 @@ pub struct ClusterSnapshot {
     pub phase: Phase,
     /// What whoever looks should know.
     pub notice: Option<String>,
+    /// What this process waits for from the schema registry, a line each.
+    pub registry_waits: Vec<String>,
     /// When the process that answers started, ms, wall clock.
     pub started_at_ms: i64,
     /// When this was said, ms, wall clock.
@@ -50,6 +52,10 @@ pub struct ClusterSnapshot {
     pub dead_letters: u64,
     /// Late events among the records read.
     pub late: u64,
+    /// Copies of remembered events among the records read, which count in nothing.
+    pub duplicates: u64,
+    /// Events among the records read that count for the page of all that are not told apart.
+    pub other_pages: u64,
     /// Rejected events among the records read.
     pub rejected_total: u64,
     /// The same by reason.
@@ -158,6 +164,10 @@ pub struct WorkerSnapshot {
     pub events: u64,
     /// Late events among them.
     pub late: u64,
+    /// Copies of remembered events among them.
+    pub duplicates: u64,
+    /// Events among them of pages that are not told apart.
+    pub other_pages: u64,
     /// Rejected events among them.
     pub rejected: u64,
 }
@@ -181,4 +191,6 @@ pub struct PartitionSnapshot {
     pub watermark_lag_ms: Option<i64>,
     /// Whether it is idle and holds the others back no longer.
     pub idle: bool,
+    /// The id of the schema that it waits for before it goes on, if so.
+    pub awaited_schema: Option<u32>,
 }

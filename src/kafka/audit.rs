@@ -25,6 +25,8 @@
 //! has deleted are not missed: a partition's results are in order of their windows, and its dead letters in that of their
 //! offsets.
 
+mod truth;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
@@ -32,10 +34,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use truth::compare_with_truth;
+
 use crate::audit::{
     AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
 };
-use crate::avro::{DecodeError, decode_page_analytics};
+use crate::avro::DecodeError;
+use crate::avro::wire::decode_result;
+use crate::exit::Exit;
+use crate::history::HistoryLimits;
 use crate::ingest::{Ingest, Record};
 use crate::kafka::progress::{ReadProgressError, read_progress};
 use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
@@ -68,6 +75,8 @@ pub struct AuditSettings {
     pub topics: AuditTopics,
     /// How the job reads and judges records.
     pub ingest: Ingest,
+    /// Which copies the job counts, and how many pages it tells apart.
+    pub history: HistoryLimits,
     /// Whether late events are among the dead letters.
     pub late_to_dead_letters: bool,
     /// Compares no windows that end before this, ms.
@@ -107,6 +116,28 @@ pub enum AuditError {
         /// What is wrong with it.
         source: DecodeError,
     },
+    /// The file with the expected results can't be read.
+    #[error("{file}:{line}: {reason}")]
+    Truth {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl AuditError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            AuditError::Scan(error) => error.exit(),
+            AuditError::Progress(error) => error.exit(),
+            AuditError::NoProgress { .. } | AuditError::Undecodable { .. } => Exit::Kafka,
+            AuditError::Truth { .. } => Exit::Failure,
+        }
+    }
 }
 
 /// Audits what a job has committed so far, also while it runs. `work` is told how many offsets there are to read, and how many of
@@ -125,7 +156,12 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
     // A finished run has closed all windows, also those after the last that has results.
     let finished = progress.state == JobState::Finished;
     let final_through = if finished { None } else { Some(progress.committed_through.unwrap_or(i64::MIN)) };
-    let mut definition = Definition { windows: ingest.windows, bound_ms: ingest.bound_ms, through_ms: final_through };
+    let mut definition = Definition {
+        windows: ingest.windows,
+        bound_ms: ingest.bound_ms,
+        through_ms: final_through,
+        history: settings.history,
+    };
 
     let mut notes = Vec::new();
     let inputs = settings.inputs(&progress, &definition, &mut notes)?;
@@ -178,7 +214,11 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
             let tick = uncounted.tick.max(complete_from);
             // As with windows: at the moment of a take-over or before it is another job's.
             let own = progress.began_after.is_none_or(|began| tick.is_some_and(|tick| tick > began));
+            // Of which deleted event it may be a copy is not known either.
+            let certain =
+                uncounted.reason.is_some() || complete_from.is_none() || settings.history.horizon_ms.is_none();
             let required = own
+                && certain
                 && final_through.is_none_or(|through| tick.is_none_or(|tick| tick <= through))
                 && (finished || progress.committed_through.is_some());
             letters.borrow_mut().expected(
@@ -206,7 +246,7 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
         compared_from: from,
         compared_through: through,
         windows: windows.len() as u64,
-        input: totals,
+        input: Some(totals),
         results: comparison.finish(),
         dead_letters,
         notes,
@@ -328,7 +368,7 @@ impl AuditSettings {
     }
 
     fn result(&self, record: &ScanRecord<'_>) -> Result<clicktide_dataflows::event::PageAnalytics, AuditError> {
-        decode_page_analytics(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
+        decode_result(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
             topic: self.topics.results.clone(),
             partition: record.partition,
             offset: record.offset,
@@ -402,7 +442,10 @@ impl Input {
             work.advance(u64::try_from(offset + 1 - next_offset.get()).unwrap_or(0));
             next_offset.set(offset + 1);
             let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
-            (offset, ingest.read(&record).map(Click::from))
+            if let Some(schemas) = ingest.format.schemas() {
+                schemas.wait_for(record.payload);
+            }
+            (offset, ingest.read(&record).map(|valid| Click::new(valid, record.payload)))
         };
         Partition {
             idle_advances: idle_advances.collect(),

@@ -12,11 +12,12 @@ use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
 
 use super::{
-    DeadLetter, DeadLetterPayload, LATE, Note, PartitionReport, ReadPartition, SourceCounts, SourceError,
+    DeadLetter, LATE, Note, PartitionReport, ReadPartition, SanitisedRecord, SourceCounts, SourceError,
     SourcePartition, SourceSettings, SourceShared,
 };
-use crate::ingest::{Accepted, Ingest};
-use crate::progress::{IdleAdvance, PartitionCut, ReplayIndex};
+use crate::history::History;
+use crate::ingest::{Accepted, Ingest, Sanitised};
+use crate::progress::{IdleAdvance, PartitionCut, Place, ReplayIndex};
 use crate::validation::Reason;
 
 /// Records handed over per partition and activation at most, so that the other operators get their turn.
@@ -40,15 +41,25 @@ impl Staged {
     }
 }
 
+/// How many records were read.
+#[derive(Default)]
+pub(super) struct Read {
+    /// Those that were judged.
+    pub(super) judged: usize,
+    /// Those before them, which had to be known again.
+    pub(super) recalled: usize,
+}
+
 /// One partition while it is read.
 pub(super) struct PartitionSource {
     reader: Box<dyn ReadPartition>,
     ingest: Arc<Ingest>,
     partition: i32,
-    began_at: i64,
-    until: Option<i64>,
+    /// Its part of the cut as the run began, from the place on where it is read again.
+    cut: PartitionCut,
     floors: BTreeMap<i64, i64>,
     clock: PartitionClock,
+    history: History,
     index: ReplayIndex,
     /// What entered up to here is in the dataflow already, from a checkpoint.
     restored_through: Option<Tick>,
@@ -78,10 +89,10 @@ impl PartitionSource {
             reader,
             ingest,
             partition: cut.partition,
-            began_at: cut.began,
-            until: cut.until,
+            cut,
             floors,
             clock: cut.clock(),
+            history: History::new(settings.history, settings.ingest.windows),
             index: ReplayIndex::resumed(&points),
             restored_through: restored.map(|restore| restore.through),
             held: None,
@@ -103,60 +114,99 @@ impl PartitionSource {
         self.open_tick(settings).0 > from.0.saturating_add(allowed_ms)
     }
 
-    /// Reads what has arrived into `staged`; returns the number of records.
+    /// The offset of the next record to be judged.
+    fn position(&self) -> i64 {
+        self.reader.position().max(self.cut.replay_from)
+    }
+
+    /// Where the partition stands.
+    fn here(&self, settings: &SourceSettings) -> Place {
+        // What is known of the past is not all there before.
+        if self.reader.position() < self.cut.replay_from {
+            return Place { clock: self.clock, ..self.cut.place() };
+        }
+        place(&self.history, &settings.ingest, self.position(), self.clock)
+    }
+
+    /// Reads what has arrived into `staged`.
     pub(super) fn read(
         &mut self,
         settings: &SourceSettings,
         shared: &mut SourceShared,
         announced: &mut Announced,
         staged: &mut Staged,
-    ) -> Result<usize, SourceError> {
-        let PartitionSource { reader, ingest, partition, until, floors, clock, index, ended, restored_through, .. } =
-            self;
+    ) -> Result<Read, SourceError> {
+        let PartitionSource {
+            reader,
+            ingest,
+            partition,
+            cut,
+            floors,
+            clock,
+            history,
+            index,
+            ended,
+            restored_through,
+            ..
+        } = self;
         let ingest = &**ingest;
+        let PartitionCut { until, replay_from, .. } = *cut;
         let before_ms = clock.watermark_ms(ingest.bound_ms);
-        let mut records = 0;
+        let mut read = Read::default();
         reader.read(RECORDS_PER_READ_MAX, &mut |record| {
             if until.is_some_and(|until| record.offset >= until) {
                 *ended = true;
                 return;
             }
-            records += 1;
+            if record.offset < replay_from {
+                read.recalled += 1;
+                return ingest.recall(*clock, history, record);
+            }
+            read.judged += 1;
             shared.counts.records += 1;
             shared.counts.bytes += record.payload.len() as u64;
             apply_floors(floors, clock, record.offset);
             let before = *clock;
             let open = before.open_tick(&ingest.windows, ingest.bound_ms);
             let dead_letter = |reason: &str| {
+                let (kept, payload) = settings.dead_letter_payload.of(record, ingest);
+                let reason = reason.to_owned();
                 Note::DeadLetter(DeadLetter {
                     tick: open,
                     partition: *partition,
                     offset: record.offset,
-                    reason: reason.to_owned(),
-                    payload: match settings.dead_letter_payload {
-                        DeadLetterPayload::Original => record.payload.to_vec(),
-                        DeadLetterPayload::Nothing => Vec::new(),
-                    },
+                    reason,
+                    kept,
+                    payload,
                 })
             };
-            match ingest.accept(clock, record) {
-                Accepted::Counted { activity, page_url } => {
-                    index.note(activity.enter, record.offset, before);
+            let accepted = ingest.accept(clock, history, record);
+            if settings.sanitised_events && matches!(accepted, Accepted::Counted { .. } | Accepted::Late) {
+                let sanitised = ingest.sanitised(record);
+                staged.notes.extend(sanitised.map(|Sanitised { user, body }| {
+                    Note::Sanitised(SanitisedRecord { tick: open, user: user.0, body })
+                }));
+            }
+            match accepted {
+                Accepted::Counted { activity, page_url, told_apart } => {
+                    index.note(activity.enter, || place(history, ingest, record.offset, before));
+                    shared.counts.other_pages += u64::from(!told_apart);
                     if Some(activity.enter) > *restored_through {
                         staged.names.extend(announced.announce(&activity, &page_url, ingest));
                         staged.activities.push(activity);
                     }
                 }
+                Accepted::Duplicate => shared.counts.duplicates += 1,
                 Accepted::Late => {
                     shared.counts.late += 1;
-                    index.note(open, record.offset, before);
+                    index.note(open, || place(history, ingest, record.offset, before));
                     if settings.late_to_dead_letters {
                         staged.notes.push(dead_letter(LATE));
                     }
                 }
                 Accepted::Rejected(reason) => {
                     count_rejected(&mut shared.counts, reason);
-                    index.note(open, record.offset, before);
+                    index.note(open, || place(history, ingest, record.offset, before));
                     staged.notes.push(dead_letter(reason.label()));
                 }
             }
@@ -169,7 +219,7 @@ impl PartitionSource {
         if self.began.is_none() && clock.clock_ms.is_some() {
             self.began = Some(self.open_tick(settings));
         }
-        Ok(records)
+        Ok(read)
     }
 
     /// Decides whether the partition is idle, and raises its floor if that closes a window.
@@ -180,7 +230,9 @@ impl PartitionSource {
         idle_floor_ms: Option<i64>,
         now_ms: i64,
     ) -> Option<IdleAdvance> {
-        let timeout_ms = settings.idle_timeout_ms.filter(|_| self.until.is_none())?;
+        // What waits for its schema has something to say, however old the answer about its end.
+        let paused = paused || self.reader.awaited().is_some();
+        let timeout_ms = settings.idle_timeout_ms.filter(|_| self.cut.until.is_none())?;
         let read_to_its_end = self.reader.end().is_some_and(|end| {
             end.high_watermark <= self.reader.position() && now_ms - end.answered_ms <= LOG_END_FRESH_MS
         });
@@ -196,7 +248,7 @@ impl PartitionSource {
             return None;
         }
         self.clock.raise_floor(floor_ms);
-        Some(IdleAdvance { partition: self.partition, next_offset: self.reader.position(), floor_ms })
+        Some(IdleAdvance { partition: self.partition, next_offset: self.position(), floor_ms })
     }
 
     /// Notes the input cut when windows were closed since the capability stood at `held`, or the partition has ended: as of
@@ -221,21 +273,13 @@ impl PartitionSource {
 
     /// What to tell the committer of the windows closed from `tick` on.
     fn closed(&mut self, tick: Tick, idle_advance: Option<IdleAdvance>, settings: &SourceSettings) -> Note {
-        let position = self.reader.position();
-        let (replay_from, clock) = self.index.cut(tick, &settings.ingest.windows, position, self.clock);
-        let (offset, clock_there) = self.index.after(tick, position, self.clock);
+        let here = self.here(settings);
+        let replay = self.index.cut(tick, &settings.ingest.windows, here);
+        let resume = self.index.after(tick, here);
         Note::Closed {
             tick,
-            cut: PartitionCut {
-                partition: self.partition,
-                began: self.began_at,
-                position,
-                replay_from,
-                clock_ms: clock.clock_ms,
-                floor_ms: clock.floor_ms,
-                until: self.until,
-            },
-            resume: ResumePoint { partition: self.partition, after: tick, offset, clock: clock_there },
+            cut: PartitionCut { position: here.offset, ..self.cut.from_place(replay) },
+            resume: resume.resume_point(self.partition, tick),
             idle_advance,
         }
     }
@@ -259,8 +303,14 @@ impl PartitionSource {
             idle: self.idle || self.ended,
             position: self.reader.end().map_or_else(|| self.reader.position(), |end| end.position),
             high_watermark: self.reader.end().map(|end| end.high_watermark),
+            awaited: self.reader.awaited(),
         }
     }
+}
+
+/// A place that the partition has reached, with what is known there of its past.
+fn place(history: &History, ingest: &Ingest, offset: i64, clock: PartitionClock) -> Place {
+    Place { offset, clock, history_from: history.needed_from(offset, clock.watermark_ms(ingest.bound_ms)) }
 }
 
 /// Applies the floors recorded for offsets up to `offset`.

@@ -135,11 +135,13 @@ impl Incarnation {
             workers,
             source: SourceSettings {
                 ingest: Arc::clone(ingest),
+                history: plan.history,
                 idle_timeout_ms: plan.idle_timeout_ms,
                 ticks_ahead: plan.ticks_ahead,
                 records_in_flight: plan.records_in_flight,
                 late_to_dead_letters: plan.late_to_dead_letters,
                 dead_letter_payload: DeadLetterPayload::Original,
+                sanitised_events: false,
             },
             start,
             partitions: Box::new(Opening(Arc::clone(&readers))),
@@ -286,6 +288,7 @@ fn begin(
         topic_id: None,
         windows: plan.windows,
         bound_ms: plan.bound_ms,
+        keeps_history: plan.history.any(),
         accept_gap: false,
         generation_seen: 0,
     };
@@ -311,6 +314,10 @@ fn begin(
             let mut restorable = newest.and_then(|(found, _)| found).map(|(name, found)| Restore::of(name, found));
             if fault == Fault::RestoresLess {
                 restorable.iter_mut().for_each(|restore| drop(restore.objects.pop()));
+            }
+            if fault == Fault::RestoresWithoutHistory {
+                let points = restorable.iter_mut().flat_map(|restore| &mut restore.resume);
+                points.for_each(|point| point.history_from = None);
             }
             let resumed = Recovery::resumed(&asked, progress, committed.idle_advances, &bounds, restorable);
             resumed.map_err(NotStarted::Refused)?
@@ -379,6 +386,9 @@ impl CommitEpoch for Sink {
         let mut progress = self.progress.clone();
         if self.fault == Fault::CutsTooLate {
             progress.input.iter_mut().for_each(|cut| cut.replay_from = cut.position);
+        }
+        if self.fault == Fault::ForgetsHistory {
+            progress.input.iter_mut().for_each(|cut| cut.history_from = None);
         }
         let progress = Message::Progress(ProgressRecord::Progress(progress));
         let mut messages: Vec<Message> = results.chain(letters).chain(advances).chain([progress]).collect();
@@ -470,14 +480,10 @@ impl OpenPartitions for Opening {
         waker: Waker,
     ) -> Result<Vec<SourcePartition>, SourceError> {
         let open = |cut: &PartitionCut| {
-            let known = Known {
-                fetched: cut.replay_from,
-                position: cut.replay_from,
-                waker: Some(waker.clone()),
-                ..Known::default()
-            };
+            let from = cut.reads_from();
+            let known = Known { fetched: from, position: from, waker: Some(waker.clone()), ..Known::default() };
             lock(&self.0.known).insert(cut.partition, known);
-            let reader = Reader { readers: Arc::clone(&self.0), partition: cut.partition, position: cut.replay_from };
+            let reader = Reader { readers: Arc::clone(&self.0), partition: cut.partition, position: from };
             SourcePartition { reader: Box::new(reader), format: None, cut: *cut, floors: start.floors_of(cut) }
         };
         Ok(cuts.iter().map(open).collect())

@@ -43,7 +43,7 @@ impl InputPartition {
             self.open.get_or_insert((offset, Vec::new())).1.push(offset);
         }
         let record = Record { offset, record_timestamp_ms: record_ms, payload: &payload };
-        let click = ingest.read(&record).map(Click::from);
+        let click = ingest.read(&record).map(|valid| Click::new(valid, record.payload));
         self.entries.push(Entry { offset, record_ms, payload, click });
     }
 

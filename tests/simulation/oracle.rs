@@ -99,7 +99,8 @@ fn recompute(world: &World, plan: &Plan, inputs: &[(i32, Vec<&Entry>)]) -> (Vec<
             .map(|((_, next_offset), floor_ms)| IdleAdvance { next_offset: *next_offset, floor_ms: *floor_ms })
             .collect(),
     });
-    let definition = Definition { windows: plan.windows, bound_ms: plan.bound_ms, through_ms: None };
+    let definition =
+        Definition { windows: plan.windows, bound_ms: plan.bound_ms, through_ms: None, history: plan.history };
     let (mut results, mut uncounted) = (Vec::new(), Vec::new());
     let Ok(_) =
         expect(&definition, partitions.collect(), |result| results.push(result), |record| uncounted.push(record));

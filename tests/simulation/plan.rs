@@ -1,5 +1,6 @@
 //! What a seed decides once.
 
+use clicktide::history::HistoryLimits;
 use clicktide_dataflows::time::Windows;
 use rand::prelude::IndexedRandom;
 use rand::{Rng, RngExt};
@@ -23,6 +24,10 @@ pub enum Fault {
     FencesNobody,
     /// Leaves one of a checkpoint's objects out when it is restored.
     RestoresLess,
+    /// Says that nothing before the cut has to be known.
+    ForgetsHistory,
+    /// Says the same of a checkpoint.
+    RestoresWithoutHistory,
 }
 
 /// The job and its surroundings, as a seed decides them.
@@ -31,6 +36,10 @@ pub struct Plan {
     pub windows: Windows,
     pub bound_ms: i64,
     pub idle_timeout_ms: Option<i64>,
+    /// Which copies count, and how many pages are told apart.
+    pub history: HistoryLimits,
+    /// One in so many records is a copy of an earlier one, of any partition or of the same.
+    pub copies: u32,
     /// How far an event may be ahead of its record.
     pub future_ms: i64,
     pub ticks_ahead: i64,
@@ -84,7 +93,13 @@ impl Plan {
         let idle_timeout_ms = (!plain && rng.random_ratio(5, 6)).then(|| slide_ms * rng.random_range(1..=10));
         let partitions = rng.random_range(1..=4);
         let grows = !plain && rng.random_ratio(1, 4);
+        // Horizons at which copies count again, and such at which those would be late.
+        let horizon_ms = (!plain && rng.random_ratio(1, 2)).then(|| rng.random_range(1..3 * size_ms));
+        let pages_max = (!plain && rng.random_ratio(1, 4)).then(|| rng.random_range(1..4));
+        let history = HistoryLimits { horizon_ms, pages_max };
         Plan {
+            history,
+            copies: if history.any() { *[3, 6, 20].choose(rng).expect("there are some") } else { 20 },
             windows,
             bound_ms: if rng.random_ratio(1, 5) { 0 } else { rng.random_range(0..4 * slide_ms) },
             idle_timeout_ms,

@@ -8,29 +8,39 @@ use super::plan::Plan;
 /// The event time when the clock stands at 0.
 pub const EPOCH_MS: i64 = 1_000_000;
 
+/// A record's timestamp and payload.
+type Record = (Option<i64>, Vec<u8>);
+
 /// Makes records.
 #[derive(Default)]
 pub struct Records {
     /// How far the producers of each partition are behind.
     behind_ms: Vec<i64>,
-    made: Vec<(Option<i64>, Vec<u8>)>,
+    /// With the partitions that they went to.
+    made: Vec<(usize, Record)>,
 }
 
 impl Records {
     /// The next record of a partition at a time of the clock: its timestamp and payload.
-    pub fn next(&mut self, rng: &mut impl Rng, plan: &Plan, partition: usize, now_ms: i64) -> (Option<i64>, Vec<u8>) {
-        if !plan.plain
-            && rng.random_ratio(1, 20)
-            && let Some(again) = self.made.choose(rng)
-        {
-            return again.clone();
+    pub fn next(&mut self, rng: &mut impl Rng, plan: &Plan, partition: usize, now_ms: i64) -> Record {
+        if !plan.plain && rng.random_ratio(1, plan.copies) {
+            // What a producer sends again is mostly of late, goes to the same partition, and has a time of its own in the log.
+            let recent = self.made.iter().rev().filter(|(of, _)| *of == partition).take(8);
+            let recent: Vec<_> = recent.map(|(_, record)| record.clone()).collect();
+            let same = recent.choose(rng).filter(|_| rng.random_ratio(2, 3));
+            let (record_ms, payload) = match same {
+                Some(same) => same.clone(),
+                None => self.made.choose(rng).map_or((None, Vec::new()), |(_, record)| record.clone()),
+            };
+            let record_ms = if rng.random() { Some(EPOCH_MS + now_ms) } else { record_ms };
+            return (record_ms, payload);
         }
         let record = self.make(rng, plan, partition, now_ms);
-        self.made.push(record.clone());
+        self.made.push((partition, record.clone()));
         record
     }
 
-    fn make(&mut self, rng: &mut impl Rng, plan: &Plan, partition: usize, now_ms: i64) -> (Option<i64>, Vec<u8>) {
+    fn make(&mut self, rng: &mut impl Rng, plan: &Plan, partition: usize, now_ms: i64) -> Record {
         let (size_ms, slide_ms) = (plan.windows.size_ms(), plan.windows.slide_ms());
         self.behind_ms.resize(self.behind_ms.len().max(partition + 1), 0);
         if rng.random_ratio(1, 30) {
@@ -64,7 +74,7 @@ impl Records {
 }
 
 /// A view at a time, on time.
-pub fn click(time_ms: i64) -> (Option<i64>, Vec<u8>) {
+pub fn click(time_ms: i64) -> Record {
     (Some(time_ms), event(time_ms, "/page/00009", 9, 9, "VIEW", "null"))
 }
 

@@ -432,7 +432,7 @@ impl Run {
         let Some(progress) = world.output.progress.clone() else { return };
         for cut in progress.input {
             let low = &mut world.input[cut.partition as usize].low;
-            *low = cut.replay_from.max(*low);
+            *low = cut.reads_from().max(*low);
         }
         drop(world);
         self.say("what is not needed any more is deleted");

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use clicktide::history::HistoryLimits;
 use clicktide_dataflows::time::Windows;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +33,7 @@ impl Script {
             records_in_flight: 100,
             until_end: false,
             plain: false,
+            history: HistoryLimits::default(),
             checkpoint_every_ms: None,
             ..Plan::draw(&mut ChaCha8Rng::seed_from_u64(0))
         };

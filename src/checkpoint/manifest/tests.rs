@@ -21,7 +21,13 @@ fn example() -> Manifest {
             clock_ms: Some(1_795_737_540_000),
             ..PartitionCut::start(0, 100, None)
         }],
-        resume: vec![ResumePoint { partition: 0, after: Tick(1_795_737_610_000), offset: 290, clock }],
+        resume: vec![ResumePoint {
+            partition: 0,
+            after: Tick(1_795_737_610_000),
+            offset: 290,
+            clock,
+            history_from: None,
+        }],
         idle_advances: vec![IdleAdvance { partition: 0, next_offset: 250, floor_ms: 1_795_737_500_000 }],
         objects: vec![ObjectRef {
             name: "panes/7-0-1".into(),
@@ -38,6 +44,10 @@ fn example() -> Manifest {
 fn there_and_back() {
     let check = |manifest: Manifest| assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
     check(example());
+    let mut remembering = example();
+    remembering.input[0].history_from = Some(150);
+    remembering.resume[0].history_from = Some(160);
+    check(remembering);
     check(Manifest { through: Tick::MIN, input: vec![], resume: vec![], objects: vec![], ..example() });
     check(Manifest { job: "\n\"}\n  }\u{0}ü".into(), generation: i64::MIN, ..example() });
 }
