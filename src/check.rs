@@ -17,7 +17,7 @@ use crate::kafka::permissions::{may_run, may_show_positions};
 use crate::kafka::probe;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
-use crate::registry::{RegistryError, Subject};
+use crate::registry::{Publication, Registry, RegistryError, Subject};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,13 +208,21 @@ fn property_files(connection: &Connection) -> Outcome {
     outcome(connection.check_files())
 }
 
-/// Looks up the schema of the results, and whether it could be registered where it is not there.
+/// Looks up the schemas of what is published, and whether they could be registered where they are not there.
 fn schema_registry(config: &Config) -> Outcome {
     let Some(registry) = config.schema_registry.registry() else {
         return Outcome::Skipped("schema_registry.url is off: values are bare Avro bodies".into());
     };
     let publication = config.schema_registry.publication();
-    let Subject { name, schema } = publication.results(&config.kafka.results_topic);
+    let results = publication.results(&config.kafka.results_topic);
+    let sanitised_events = config.kafka.sanitised_events_topic.as_deref();
+    let subjects = [Some(results), sanitised_events.map(|topic| publication.sanitised_events(topic))];
+    let mut outcomes = subjects.into_iter().flatten().map(|subject| published(&registry, publication, subject));
+    outcomes.find(|outcome| *outcome != Outcome::Good).unwrap_or(Outcome::Good)
+}
+
+fn published(registry: &Registry, publication: Publication, subject: Subject) -> Outcome {
+    let Subject { name, schema } = subject;
     match registry.look_up(&name, schema) {
         Ok(_) => return Outcome::Good,
         Err(RegistryError::Missing { .. }) if publication.register => {}
@@ -431,7 +439,7 @@ mod tests {
         let shown = lines[0].to_string();
         assert!(shown.contains("cannot reach Kafka at 127.0.0.1:1: no broker can be reached"), "{shown}");
         assert!(shown.contains("Connection refused"), "{shown}");
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 8);
         assert!(lines[1..].iter().all(|line| matches!(line.outcome, Outcome::Skipped(_))), "{lines:?}");
     }
 
@@ -440,6 +448,7 @@ mod tests {
         let mut config = Config::default();
         config.kafka.brokers = "127.0.0.1:1".to_owned();
         config.kafka.properties.set("security.protocol", "SASL_SSL");
+        config.kafka.properties.set("sasl.mechanism", "PLAIN");
         let shown = kafka(&config)[0].to_string();
         let expected = if cfg!(feature = "tls") { "cannot reach Kafka" } else { "--features tls" };
         assert!(shown.contains(expected), "{shown}");

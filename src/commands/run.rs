@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clicktide_dataflows::time::{Tick, Windows};
 
-use crate::avro::wire::SchemaId;
 use crate::checkpoint::choose::{find_probe, put_probe};
 use crate::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequests};
 use crate::checkpoint::names;
@@ -23,6 +22,7 @@ use crate::committer::CommitEpoch;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::http::{self, ClosedWindow, JobSite, JobStore, ProcessIdentity, Server, Site, Status, View, ViewLimits};
+use crate::kafka::committer::OutputSchemas;
 use crate::kafka::history::{HistorySettings, PastWindow, read_history};
 use crate::kafka::probe::reach;
 use crate::kafka::source::KafkaPartitions;
@@ -30,7 +30,7 @@ use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job}
 use crate::observe::Observer;
 use crate::pipeline::{self, Ended, Job, ObserveJob, Unpaced};
 use crate::progress::JobStart;
-use crate::registry::Schemas;
+use crate::registry::{Schemas, Subject};
 use crate::report::Phase;
 use crate::{logging, metrics};
 
@@ -109,7 +109,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         savepoint,
         accept_gap: run.accept_gap,
         // Before the processes come together: a start that waits for the registry fences nobody.
-        result_schema: result_schema(config, schemas.as_deref().filter(|_| cluster.process == 0))?,
+        schemas: output_schemas(config, schemas.as_deref().filter(|_| cluster.process == 0))?,
         ..start_settings(config, run.from, run.until_end)
     };
     if cluster.process > 0 {
@@ -304,15 +304,22 @@ fn start_writer(
     })
 }
 
-/// The id of the schema of the results, where there is a registry.
+/// The ids of the schemas of what is published, where there is a registry.
 ///
 /// # Errors
 /// When the registry refuses, or the files of its TLS can't be used. While it does not answer, this waits.
-fn result_schema(config: &Config, schemas: Option<&Schemas>) -> Result<Option<SchemaId>, Failure> {
-    let Some(schemas) = schemas else { return Ok(None) };
+fn output_schemas(config: &Config, schemas: Option<&Schemas>) -> Result<OutputSchemas, Failure> {
+    let Some(schemas) = schemas else { return Ok(OutputSchemas::default()) };
     let publication = config.schema_registry.publication();
-    let id = schemas.id_of(publication, &publication.results(&config.kafka.results_topic));
-    id.map(Some).map_err(|error| Failure::new(Exit::Registry, error))
+    let id = |subject: Subject| {
+        let id = schemas.id_of(publication, &subject);
+        id.map(Some).map_err(|error| Failure::new(Exit::Registry, error))
+    };
+    let sanitised_events = config.kafka.sanitised_events_topic.as_deref();
+    Ok(OutputSchemas {
+        results: id(publication.results(&config.kafka.results_topic))?,
+        sanitised_events: sanitised_events.map_or(Ok(None), |topic| id(publication.sanitised_events(topic)))?,
+    })
 }
 
 /// What a run of the configured job is started with.
@@ -332,7 +339,7 @@ pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSett
         accept_gap: false,
         checkpoints: None,
         savepoint: None,
-        result_schema: None,
+        schemas: OutputSchemas::default(),
     }
 }
 

@@ -192,6 +192,9 @@ impl Connection {
             Some("ssl.key.location" | "ssl.certificate.location" | "ssl.ca.location") => {
                 "; the file must hold a key, or certificates, in PEM"
             }
+            _ if said.starts_with("No provider for SASL mechanism") => {
+                "; set sasl.mechanism to one of those, such as SCRAM-SHA-512: Kerberos (GSSAPI), the default, is not built in"
+            }
             _ => "",
         };
         ClientError::Unusable { reason: format!("{said}{advice}") }
@@ -226,7 +229,8 @@ pub(in crate::kafka) fn fetch_watermarks<C: ConsumerContext>(
                 | Code::ReplicaNotAvailable
                 | Code::FencedLeaderEpoch
                 | Code::UnknownLeaderEpoch
-                | Code::OffsetNotAvailable,
+                | Code::OffsetNotAvailable
+                | Code::UnknownPartition,
             ) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
             _ => return answer,
         }

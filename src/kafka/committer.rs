@@ -39,6 +39,15 @@ pub struct JobTopics {
     pub progress: String,
 }
 
+/// By which ids a schema registry knows the schemas of what a job publishes; none: it is published as bare Avro bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputSchemas {
+    /// Of the results.
+    pub results: Option<SchemaId>,
+    /// Of the sanitised events.
+    pub sanitised_events: Option<SchemaId>,
+}
+
 /// A producer whose transactions carry a job's output.
 ///
 /// One transaction per commit holds results, dead letters, sanitised events, idle advances and the progress record. The transactional id is
@@ -55,8 +64,8 @@ pub struct KafkaCommitter {
     begun_generation: i64,
     /// Commits the read positions for a group of the job's name: nothing reads them but tools that show lag.
     group: Option<BaseConsumer<LogContext>>,
-    /// What every result begins with: the id of its schema, where there is a registry.
-    result_prefix: Vec<u8>,
+    /// What results and sanitised events begin with, where there is a registry.
+    schemas: OutputSchemas,
     payload: Vec<u8>,
 }
 
@@ -200,7 +209,7 @@ impl KafkaCommitter {
             },
             begun_generation: 0,
             group,
-            result_prefix: Vec::new(),
+            schemas: OutputSchemas::default(),
             payload: Vec::new(),
         };
         let call = format!("init_transactions as {job:?}");
@@ -208,9 +217,9 @@ impl KafkaCommitter {
         Ok(committer)
     }
 
-    /// Publishes results in the wire format of a schema registry, where their schema has this id.
-    pub fn with_result_schema(mut self, id: Option<SchemaId>) -> Self {
-        self.result_prefix = id.map(|id| id.prefix().to_vec()).unwrap_or_default();
+    /// Publishes in the wire format of a schema registry what has an id here.
+    pub fn with_schemas(mut self, schemas: OutputSchemas) -> Self {
+        self.schemas = schemas;
         self
     }
 
@@ -335,7 +344,9 @@ impl KafkaCommitter {
     /// Keyed by the user's hash, so that all events of a user are in one partition.
     fn send_sanitised(&self, topic: &str, event: &SanitisedRecord) -> Result<(), CommitError> {
         let key = IdHash(event.user).to_string();
-        self.send(BaseRecord::to(topic).key(&key).payload(&event.body))
+        let prefix = self.schemas.sanitised_events.map(SchemaId::prefix);
+        let prefix = prefix.as_ref().map(<[u8; _]>::as_slice).unwrap_or_default();
+        self.send(BaseRecord::to(topic).key(&key).payload(&[prefix, &event.body].concat()))
     }
 
     /// Waits until all messages are acknowledged. Without this, committing would wait in steps of 100 ms.
@@ -433,7 +444,7 @@ impl CommitEpoch for KafkaCommitter {
         let outcome = self.transaction(|committer| {
             for result in epoch.windows.iter().flat_map(|window| &window.results) {
                 payload.clear();
-                payload.extend_from_slice(&committer.result_prefix);
+                payload.extend(committer.schemas.results.iter().flat_map(|id| id.prefix()));
                 encode_page_analytics(result, &mut payload);
                 result_bytes += result.page_url.len() + payload.len();
                 committer.send(BaseRecord::to(&committer.topics.results).key(&result.page_url).payload(&payload))?;

@@ -34,8 +34,9 @@ pub fn may_run(connection: &Connection, topics: &JobTopics, timeout: Duration) -
 }
 
 fn missing<C: ConsumerContext>(consumer: &BaseConsumer<C>, topics: &JobTopics, timeout: Duration) -> Vec<String> {
-    let JobTopics { events, results, dead_letters, progress, .. } = topics;
-    let needed = [(events, true, false), (results, false, true), (dead_letters, false, true), (progress, true, true)];
+    let JobTopics { events, results, dead_letters, sanitised_events, progress } = topics;
+    let written = [Some(results), Some(dead_letters), sanitised_events.as_ref()].into_iter().flatten();
+    let needed = written.map(|topic| (topic, false, true)).chain([(events, true, false), (progress, true, true)]);
     let mut missing = Vec::new();
     for (topic, read, write) in needed {
         let (may_read, may_write) = match describe_topic(consumer, topic, timeout) {

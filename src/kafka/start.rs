@@ -11,14 +11,13 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{ClientError, Connection, LogContext, fetch_watermarks};
-use super::committer::{JobTopics, KafkaCommitter};
+use super::committer::{JobTopics, KafkaCommitter, OutputSchemas};
 use super::describe;
 use super::described::describe_topic;
 use super::permissions::may_run;
 use super::probe::reach;
 use super::progress::{ReadProgressError, read_progress, read_progress_so_far};
 use crate::avro::ProgressRecord;
-use crate::avro::wire::SchemaId;
 use crate::checkpoint::Manifest;
 use crate::checkpoint::choose::{
     ProbeError, RegisterError, Rejected, check_objects, latest_generation, newest, read_manifest, register,
@@ -74,8 +73,8 @@ pub struct StartSettings {
     pub checkpoints: Option<Arc<dyn Store>>,
     /// What a new job begins with, if not with nothing.
     pub savepoint: Option<Savepoint>,
-    /// By which id a schema registry knows the schema of the results, if they are published in its wire format.
-    pub result_schema: Option<SchemaId>,
+    /// By which ids a schema registry knows the schemas of what is published, if that is in its wire format.
+    pub schemas: OutputSchemas,
 }
 
 /// A savepoint or checkpoint, of this job or of another.
@@ -170,7 +169,7 @@ pub fn start_job(
         return Err(refused(reason));
     }
     let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?
-        .with_result_schema(settings.result_schema);
+        .with_schemas(settings.schemas);
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
     let committed = read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)?;
     if let Some(reason) = objection(&asked, &committed) {

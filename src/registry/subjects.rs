@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Registry, RegistryError};
 use crate::avro::wire::SchemaId;
-use crate::avro::{CLICK_EVENT_SCHEMA, PAGE_ANALYTICS_SCHEMA, record_name};
+use crate::avro::{CLICK_EVENT_SCHEMA, PAGE_ANALYTICS_SCHEMA, SANITISED_EVENT_SCHEMA, record_name};
 
 /// How the subject of a topic's values is named, as Confluent's clients do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,11 @@ impl Publication {
     /// The subject of the results in `topic`.
     pub fn results(self, topic: &str) -> Subject {
         self.naming.subject(topic, PAGE_ANALYTICS_SCHEMA)
+    }
+
+    /// The subject of the sanitised events in `topic`.
+    pub fn sanitised_events(self, topic: &str) -> Subject {
+        self.naming.subject(topic, SANITISED_EVENT_SCHEMA)
     }
 
     /// The id of a subject's schema, which is registered if need be and allowed.

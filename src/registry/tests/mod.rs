@@ -1,5 +1,7 @@
 //! The client against a server that is told what to answer: right, wrong, late or not at all.
 
+mod tls;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
