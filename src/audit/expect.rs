@@ -215,6 +215,9 @@ struct Entry {
     click: Click,
 }
 
+/// The first window end that counts an event, and the event.
+type Entering = (i64, Entry);
+
 /// A partition, and what its past says of lateness.
 struct Reader<I> {
     partition: usize,
@@ -245,8 +248,8 @@ where
         !self.exhausted && end.is_none_or(|end| first_open.is_none_or(|first_open| first_open <= end))
     }
 
-    /// The next record; and if it counts, from which window end on, and the event. None at the end.
-    fn read(&mut self, definition: &Definition) -> Result<Option<(Judged, Option<(i64, Entry)>)>, E> {
+    /// The next record, and the event if it counts. None at the end.
+    fn read(&mut self, definition: &Definition) -> Result<Option<(Judged, Option<Entering>)>, E> {
         let Some((offset, click)) = self.records.next().transpose()? else {
             self.exhausted = true;
             return Ok(None);
