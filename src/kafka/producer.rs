@@ -215,6 +215,9 @@ impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
     }
 
     fn produce_error(&self, source: KafkaError) -> ProducerError {
+        if let Some(code) = source.rdkafka_error_code().filter(|code| Cause::of(*code) == Cause::Authorization) {
+            return refused(&self.config, code);
+        }
         let ProducerConfig { brokers, topic, .. } = &self.config;
         ProducerError::Produce { brokers: brokers.clone(), topic: topic.clone(), source: Box::new(source) }
     }
