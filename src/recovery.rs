@@ -359,10 +359,10 @@ fn made_anew(asked: &Asked<'_>, cut: &PartitionCut, log: &[Bounds]) -> Result<()
 
 /// What to say of records that are needed and are not there.
 fn gone(asked: &Asked<'_>, partition: i32, from: i64, low: i64) -> String {
-    let past = if asked.keeps_history { ", or to tell copies and pages by," } else { "" };
+    let past = if asked.keeps_history { ", or by which copies and pages are told," } else { "" };
     format!(
         "{} records of partition {partition} of topic {:?} are gone (offsets {from} to {low}, deleted by retention), which \
-         windows still open need{past}, and no checkpoint holds them; go on without them by --accept-gap, and those windows \
+         windows still open need{past} and no checkpoint holds; go on without them by --accept-gap, and those windows \
          will lack them, or start a job with another name",
         low - from,
         asked.events
@@ -550,14 +550,14 @@ mod tests {
     fn a_job_that_takes_over_knows_what_the_savepoint_reaches_back_to() {
         let mut manifest = savepoint(OLD);
         let from = manifest.input[0].replay_from;
-        manifest.input[0].history_from = Some(from - 4);
+        manifest.input[0].history_from = Some(from - 2);
         let begins = |keeps_history| {
             let restore = Restore::of("savepoints/s".to_owned(), manifest.clone());
             let asked = Asked { keeps_history, ..asked(true) };
             let cut = Recovery::taken_over(&asked, restore, &manifest, &LOG).unwrap().progress.input[0];
             (cut.began, cut.replay_from, cut.history_from)
         };
-        assert_eq!(begins(true), (from - 4, from, Some(from - 4)));
+        assert_eq!(begins(true), (from - 2, from, Some(from - 2)));
         assert_eq!(begins(false), (from, from, None));
     }
 

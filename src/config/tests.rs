@@ -104,7 +104,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file("[job]\nname = ", "FILE:2: not TOML: a value is missing, or its quotes are");
     file(
         "[jobs]\n",
-        "jobs (file FILE): there is no such key; known here: job, kafka, topics, windows, validation, privacy, dead_letters, cluster, flow, checkpoints, http, health, logging, generator",
+        "jobs (file FILE): there is no such key; known here: job, kafka, topics, windows, validation, privacy, deduplication, dead_letters, cluster, flow, checkpoints, http, health, logging, generator",
     );
     file("[job]\nnames = 1", "job.names (file FILE): there is no such key; known here: name");
     file("job = 1", "job = 1 (file FILE): must be a table of keys");
