@@ -414,6 +414,7 @@ impl Run {
                 records_in_flight: 1_000_000,
                 late_to_dead_letters: true,
                 dead_letter_payload: DeadLetterPayload::Original,
+                sanitised_events: false,
             },
             start,
             partitions: Box::new(Memory(Arc::clone(log))),

@@ -21,11 +21,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use clicktide::avro;
+use clicktide::config::{Config, Environment, Override};
 use clicktide::event::ClickEvent;
-use clicktide::generator::clock::SystemClock;
+use clicktide::generator::clock::{SystemClock, VirtualClock};
+use clicktide::generator::form::Form;
 use clicktide::generator::send::{Admission, Deliveries, SendEvent};
 use clicktide::generator::settings::EventKey;
-use clicktide::generator::{Model, Schedule, Settings, murmur2, run};
+use clicktide::generator::traffic::Outgoing;
+use clicktide::generator::{Model, Scenario, Schedule, Settings, Traffic, murmur2, run};
 use clicktide::kafka::admin::{TopicSpec, create_topics};
 use clicktide::kafka::client::Connection;
 use clicktide::kafka::producer::{EventProducer, ProducerConfig};
@@ -107,16 +110,20 @@ enum Stage {
     Encoding,
     Partitioning,
     OneLoop,
+    Messy,
     Generator,
+    MessyGenerator,
 }
 
-const STAGES: [(Stage, &str); 6] = [
+const STAGES: [(Stage, &str); 8] = [
     (Stage::Schedule, "schedule"),
     (Stage::Model, "model"),
     (Stage::Encoding, "Avro encoding"),
     (Stage::Partitioning, "partitioning (murmur2)"),
     (Stage::OneLoop, "all four in one loop"),
+    (Stage::Messy, "the same, scenario messy"),
     (Stage::Generator, "the generator, with its clock and reports"),
+    (Stage::MessyGenerator, "the generator, scenario messy, on a virtual clock"),
 ];
 
 fn in_memory(args: &Args, settings: &Settings) -> Result<Table, Box<dyn Error>> {
@@ -149,7 +156,7 @@ struct Made {
     bytes: u64,
 }
 
-/// Runs one stage for `args.events` events, as near as whole milliseconds come to them.
+/// Runs one stage for `args.events` events, as near as whole milliseconds and what is put in or left out come to them.
 fn measure(
     stage: Stage,
     args: &Args,
@@ -162,6 +169,8 @@ fn measure(
     let mut model = Model::new(settings)?;
     let mut event = Model::blank_event();
     let schedule = Schedule::new(settings, start_ms);
+    let messy = messy(settings, args.events)?;
+    let mut traffic = Traffic::new(&messy, start_ms, args.partitions)?;
     let mut sink = MemorySink::new(settings.key, args.partitions);
     let mut made = events;
     let (outcome, spent) = Spent::by(|| -> Result<(), Box<dyn Error>> {
@@ -180,7 +189,7 @@ fn measure(
             }
             Stage::Encoding => {
                 for event in sample.iter().cycle().take(events) {
-                    sink.encode(event);
+                    sink.encode(event, Form::Event);
                 }
             }
             Stage::Partitioning => {
@@ -191,8 +200,19 @@ fn measure(
             Stage::OneLoop => {
                 for due_us in schedule.take(events) {
                     model.write_next(start_ms + (due_us / 1_000) as i64, &mut event);
-                    let Ok(_) = sink.send(&event);
+                    let Ok(_) = sink.send(&event, Form::Event);
                 }
+            }
+            Stage::Messy => {
+                made = 0;
+                while let Some(Outgoing { event, form, .. }) = traffic.next() {
+                    let Ok(_) = sink.send(event, *form);
+                    made += 1;
+                }
+            }
+            Stage::MessyGenerator => {
+                let clock = VirtualClock::new(start_ms);
+                made = run(&messy, &clock, &AtomicBool::new(false), &mut sink, |_| ())?.sent as usize;
             }
             Stage::Generator => {
                 let settings = flat_out(settings, args.events);
@@ -204,6 +224,15 @@ fn measure(
     });
     outcome?;
     Ok((Made { events: made, bytes: sink.bytes }, spent))
+}
+
+/// Settings of the scenario, of about as many events at their own rate: what is late has to have the time to come.
+fn messy(settings: &Settings, events: u64) -> Result<Settings, Box<dyn Error>> {
+    let scenario = Override::new("--scenario", "generator.scenario", Scenario::Messy.name());
+    let Settings { events_per_second, users, pages, .. } = *settings;
+    let duration = Some(Millis((events as f64 * 1_000.0 / events_per_second).ceil() as i64));
+    let messy = Config::load_from(None, &Environment::new(), &[scenario])?.generator;
+    Ok(Settings { events_per_second, users, pages, duration, ..messy })
 }
 
 /// Settings under which a run makes `events` events as fast as it can.
@@ -237,9 +266,9 @@ impl MemorySink {
         MemorySink { key, partitions, payload: Vec::new(), bytes: 0, deliveries: Deliveries::default() }
     }
 
-    fn encode(&mut self, event: &ClickEvent) -> usize {
+    fn encode(&mut self, event: &ClickEvent, form: Form) -> usize {
         self.payload.clear();
-        avro::encode_event(event, &mut self.payload);
+        form.write_avro(event, avro::encode_event, &mut self.payload);
         let bytes = self.key.of(event).len() + black_box(&self.payload).len();
         self.bytes += bytes as u64;
         bytes
@@ -253,10 +282,14 @@ impl MemorySink {
 impl SendEvent for MemorySink {
     type Error = Infallible;
 
-    fn send(&mut self, event: &ClickEvent) -> Result<Admission, Infallible> {
-        let bytes = self.encode(event);
+    fn send(&mut self, event: &ClickEvent, form: Form) -> Result<Admission, Infallible> {
+        let bytes = self.encode(event, form);
         self.choose_partition(event);
         Ok(Admission::Accepted { bytes })
+    }
+
+    fn partitions(&self) -> usize {
+        self.partitions as usize
     }
 
     fn take_deliveries(&mut self) -> Deliveries {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use clicktide::avro;
+use clicktide::generator::form::Form;
 use clicktide::generator::send::{Admission, SendEvent};
 use clicktide::generator::settings::{EventKey, Settings};
 use clicktide::generator::{Model, Schedule};
@@ -68,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut event = Model::blank_event();
     for due_us in Schedule::new(&settings, start_ms).take(events as usize) {
         model.write_next(start_ms + (due_us / 1_000) as i64, &mut event);
-        while let Admission::QueueFull = sink.send(&event)? {
+        while let Admission::QueueFull = sink.send(&event, Form::Event)? {
             sleep(Duration::from_millis(1));
         }
     }

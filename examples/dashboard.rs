@@ -147,6 +147,7 @@ fn tell_partitions(status: &Status, state: State, watermark_ms: i64, behind_ms: 
             high_watermark: if state == State::Empty { 0 } else { position + if idle { 0 } else { lag } },
             watermark_ms: (state != State::Empty).then_some(watermark_ms),
             idle,
+            awaited: None,
         };
         status.set_partition(stands, true);
     }

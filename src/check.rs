@@ -13,9 +13,11 @@ use crate::checkpoint::names;
 use crate::config::{Config, DEVELOPMENT_HASH_KEY};
 use crate::kafka::admin::{self, TopicSpec};
 use crate::kafka::client::{ClientError, Connection};
+use crate::kafka::permissions::{may_run, may_show_positions};
 use crate::kafka::probe;
 use crate::millis::Millis;
 use crate::privacy::HashKey;
+use crate::registry::{Publication, Registry, RegistryError, Subject};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ pub fn check(config: &Config) -> Vec<CheckLine> {
         line("HTTP token", http_token(config)),
         line("checkpoint store", checkpoint_store(config)),
         line("files of Kafka's properties", property_files(&config.connection())),
+        line("schema registry", schema_registry(config)),
     ];
     lines.extend(kafka(config));
     lines
@@ -199,28 +202,59 @@ fn checkpoint_store(config: &Config) -> Outcome {
 }
 
 fn property_files(connection: &Connection) -> Outcome {
-    let locations = connection.properties.iter().filter(|(name, _)| name.ends_with(".location"));
-    let mut any = false;
-    for (name, file) in locations {
-        any = true;
-        if let Err(error) = fs::metadata(file) {
-            return Outcome::Bad(format!("kafka.properties.{name} = {file:?}: {error}"));
-        }
+    if connection.files().next().is_none() {
+        return Outcome::Skipped("none are named".into());
     }
-    if any { Outcome::Good } else { Outcome::Skipped("none are named".into()) }
+    outcome(connection.check_files())
+}
+
+/// Looks up the schemas of what is published, and whether they could be registered where they are not there.
+fn schema_registry(config: &Config) -> Outcome {
+    let Some(registry) = config.schema_registry.registry() else {
+        return Outcome::Skipped("schema_registry.url is off: values are bare Avro bodies".into());
+    };
+    let publication = config.schema_registry.publication();
+    let results = publication.results(&config.kafka.results_topic);
+    let sanitised_events = config.kafka.sanitised_events_topic.as_deref();
+    let subjects = [Some(results), sanitised_events.map(|topic| publication.sanitised_events(topic))];
+    let mut outcomes = subjects.into_iter().flatten().map(|subject| published(&registry, publication, subject));
+    outcomes.find(|outcome| *outcome != Outcome::Good).unwrap_or(Outcome::Good)
+}
+
+fn published(registry: &Registry, publication: Publication, subject: Subject) -> Outcome {
+    let Subject { name, schema } = subject;
+    match registry.look_up(&name, schema) {
+        Ok(_) => return Outcome::Good,
+        Err(RegistryError::Missing { .. }) if publication.register => {}
+        Err(RegistryError::Missing { url, .. }) => {
+            return Outcome::Bad(format!(
+                "our schema is not registered under subject {name:?} at {url}, and schema_registry.register is false"
+            ));
+        }
+        Err(error) => return Outcome::Bad(error.to_string()),
+    }
+    match registry.incompatibility(&name, schema) {
+        Ok(None) => Outcome::Good,
+        Ok(Some(reason)) => Outcome::Bad(format!(
+            "our schema is not compatible with what is registered under subject {name:?}: {reason}"
+        )),
+        Err(error) => Outcome::Bad(error.to_string()),
+    }
 }
 
 fn kafka(config: &Config) -> Vec<CheckLine> {
     let connection = config.connection();
     let topics = config.topic_specs();
     let transactions = || "transactions".to_owned();
+    let permissions = || "permissions of the job".to_owned();
+    let group = || format!("consumer group {}", config.job.name);
     let reached = probe::reach(&connection, REACH_TIMEOUT);
     let unreachable = reached.is_err();
     let mut lines = vec![line("broker", outcome(reached))];
     if unreachable {
         let skipped = |name| line(name, Outcome::Skipped("needs a broker".into()));
         let names = topics.iter().map(|topic| topic_name(&topic.name));
-        lines.extend(names.chain([transactions()]).map(skipped));
+        lines.extend(names.chain([transactions(), permissions(), group()]).map(skipped));
         return lines;
     }
     for topic in &topics {
@@ -239,17 +273,18 @@ fn kafka(config: &Config) -> Vec<CheckLine> {
     let id = format!("{}-check", config.job.name);
     let begun =
         probe::begin_transactions(&connection, &id, config.kafka.transaction_timeout.duration(), TRANSACTIONS_TIMEOUT);
-    let advice = "; a cluster of one broker needs transaction.state.log.replication.factor=1 and \
-                  transaction.state.log.min.isr=1";
-    lines.push(line(
-        transactions(),
-        begun.map_or_else(|error| Outcome::Bad(format!("{error}{advice}")), |()| Outcome::Good),
-    ));
-    // Only a record would tell, and nothing is written here.
-    lines.push(line(
-        format!("writing topic {}", config.kafka.results_topic),
-        Outcome::Skipped("not tried, since it would leave something behind".into()),
-    ));
+    let advice = |error: &ClientError| match error {
+        ClientError::Failed { cause, .. } if cause.denied() => "",
+        _ => {
+            "; a cluster of one broker needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
+        }
+    };
+    let begun = begun.map_or_else(|error| Outcome::Bad(format!("{error}{}", advice(&error))), |()| Outcome::Good);
+    lines.push(line(transactions(), begun));
+    lines.push(line(permissions(), outcome(may_run(&connection, &config.job_topics(), REACH_TIMEOUT))));
+    let (job, topic) = (&config.job.name, &config.kafka.events_topic);
+    let shown = may_show_positions(&connection, job, topic, TRANSACTIONS_TIMEOUT);
+    lines.push(line(group(), outcome(shown)));
     lines
 }
 
@@ -404,7 +439,7 @@ mod tests {
         let shown = lines[0].to_string();
         assert!(shown.contains("cannot reach Kafka at 127.0.0.1:1: no broker can be reached"), "{shown}");
         assert!(shown.contains("Connection refused"), "{shown}");
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 8);
         assert!(lines[1..].iter().all(|line| matches!(line.outcome, Outcome::Skipped(_))), "{lines:?}");
     }
 
@@ -413,6 +448,7 @@ mod tests {
         let mut config = Config::default();
         config.kafka.brokers = "127.0.0.1:1".to_owned();
         config.kafka.properties.set("security.protocol", "SASL_SSL");
+        config.kafka.properties.set("sasl.mechanism", "PLAIN");
         let shown = kafka(&config)[0].to_string();
         let expected = if cfg!(feature = "tls") { "cannot reach Kafka" } else { "--features tls" };
         assert!(shown.contains(expected), "{shown}");

@@ -9,6 +9,7 @@ use crate::commands::audit::{self, Audit};
 use crate::commands::checkpoint::{Checkpoint, checkpoint};
 use crate::commands::dead_letters::{DeadLetters, Place, dead_letters};
 use crate::commands::demo::{self, Demo};
+use crate::commands::generate::Generate;
 use crate::commands::health::{self, Ask};
 use crate::commands::launch::Launch;
 use crate::commands::replay::Replay;
@@ -18,6 +19,7 @@ use crate::commands::status_line::Voice;
 use crate::commands::{generate, launch, replay, run, topics};
 use crate::config::{Config, Override};
 use crate::exit::{Exit, Failure};
+use crate::generator::Scenario;
 use crate::kafka::start::From;
 use crate::logging;
 
@@ -142,6 +144,9 @@ enum Command {
     },
     /// The generator of synthetic traffic.
     Generate {
+        /// A kind of traffic: it sets keys of [generator] that neither flags nor --set name. docs/generator.md lists them.
+        #[arg(long, value_enum, value_name = "NAME")]
+        scenario: Option<Scenario>,
         /// Events per second.
         #[arg(long, value_name = "NUM")]
         rate: Option<f64>,
@@ -163,6 +168,20 @@ enum Command {
         /// 5,000 events/s for 5 minutes, or what generator.burst says.
         #[arg(long)]
         burst: bool,
+        /// Write the exact results that the traffic has to give, as JSON Lines. The windows are those of the configuration or of
+        /// --size, --slide, --offset and --bound.
+        #[arg(long, value_name = "FILE")]
+        truth: Option<PathBuf>,
+        /// Write the events to this file as JSON Lines instead of sending them, as fast as can be; several of them are as many
+        /// partitions. `clicktide replay` reads them.
+        #[arg(long, value_name = "FILE")]
+        output: Vec<PathBuf>,
+        /// When the traffic in the files begins, such as 2026-01-31T12:00:00Z; without it, now. The same seed, settings and start
+        /// give the same events.
+        #[arg(long, value_name = "TIME", requires = "output", value_parser = parse_time)]
+        start: Option<i64>,
+        #[command(flatten)]
+        windows: WindowFlags,
         /// Print the summary as JSON.
         #[arg(long)]
         json: bool,
@@ -217,6 +236,9 @@ enum Command {
         /// Leave out windows that end after this time (ms since the epoch).
         #[arg(long, value_name = "MS")]
         through: Option<i64>,
+        /// Compare with the results in this file, which `clicktide generate --truth` has written, instead of recomputing.
+        #[arg(long, value_name = "FILE")]
+        truth: Option<PathBuf>,
         /// How many examples of each kind of finding are shown.
         #[arg(long, value_name = "NUM", default_value_t = 5)]
         examples: usize,
@@ -233,6 +255,9 @@ enum Command {
         /// Where the results go as JSON Lines; without it, standard output.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Where every valid event goes, as JSON Lines too, without its personal data.
+        #[arg(long, value_name = "FILE")]
+        sanitised: Option<PathBuf>,
         /// Print the summary as JSON, on standard output, which is free for it if the results go to a file.
         #[arg(long, requires = "output")]
         json: bool,
@@ -343,8 +368,8 @@ struct JobFlags {
     /// Where a new job begins; afterwards it resumes: `earliest`, `latest`, or a time such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = parse_from)]
     from: From,
-    /// What a new job begins with, in place of --from: the savepoint of this name (of this job, or JOB/NAME of another). Its
-    /// configuration may be another one; afterwards it resumes.
+    /// What a new job begins with, in place of --from: the savepoint of this name (of this job, or JOB/NAME of another), or a
+    /// checkpoint (`[JOB/]checkpoints/…`). Its configuration may be another one; afterwards it resumes.
     #[arg(long, value_name = "[JOB/]NAME", conflicts_with = "from")]
     from_savepoint: Option<String>,
     /// Go on although records that are needed are gone from Kafka, and no checkpoint holds them: windows will lack them.
@@ -362,13 +387,15 @@ fn parse_from(text: &str) -> Result<From, String> {
     match text {
         "earliest" => Ok(From::Earliest),
         "latest" => Ok(From::Latest),
-        time => {
-            let time = humantime::parse_rfc3339_weak(time)
-                .map_err(|_| "neither earliest, latest nor a time such as 2026-01-31T12:00:00Z".to_owned())?;
-            let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| "before 1970".to_owned())?;
-            i64::try_from(since.as_millis()).map(From::Timestamp).map_err(|e| e.to_string())
-        }
+        time => parse_time(time).map(From::Timestamp).map_err(|error| format!("neither earliest, latest nor {error}")),
     }
+}
+
+/// A time as ms since the epoch.
+fn parse_time(text: &str) -> Result<i64, String> {
+    let time = humantime::parse_rfc3339_weak(text).map_err(|_| "a time such as 2026-01-31T12:00:00Z".to_owned())?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| "a time after 1970".to_owned())?;
+    i64::try_from(since.as_millis()).map_err(|e| e.to_string())
 }
 
 /// The flags that stand above keys of the configuration.
@@ -439,8 +466,10 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
             overrides.cluster(cluster).windows(windows);
             overrides.add("--name", "job.name", job.name.as_ref()).add("--http", "http.listen", job.http.as_ref());
         }
-        Command::Generate { rate, duration, seed, users, pages, key, burst, .. } => {
+        Command::Generate { scenario, rate, duration, seed, users, pages, key, burst, windows, .. } => {
             overrides
+                .windows(windows)
+                .add("--scenario", "generator.scenario", scenario.map(Scenario::name))
                 .add("--rate", "generator.events_per_second", rate.as_ref())
                 .add("--duration", "generator.duration", duration.as_ref())
                 .add("--seed", "generator.seed", seed.as_ref())
@@ -487,7 +516,9 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
             let arguments = forwarded(&common, &windows, &job);
             launch::launch(&Launch { arguments, restarts, voice: voice(json) }, &config)
         }
-        Command::Generate { json, .. } => generate::generate(voice(json), &config),
+        Command::Generate { json, truth, output, start, .. } => {
+            generate::generate(Generate { truth, output, start_ms: start, voice: voice(json) }, &config)
+        }
         Command::Topics { command: TopicsCommand::Create } => topics::create(&config),
         Command::Topics { command: TopicsCommand::Describe } => topics::describe(&config),
         Command::DeadLetters { command, .. } => {
@@ -510,11 +541,11 @@ pub fn run_command(cli: Cli) -> Result<(), Failure> {
         },
         Command::Check { .. } => topics::check(&config),
         Command::Health { url, timeout } => health::health(&Ask { url, timeout: *timeout }),
-        Command::Audit { from, through, examples, json, .. } => {
-            audit::audit(Audit { from_ms: from, through_ms: through, examples, voice: voice(json) }, &config)
+        Command::Audit { from, through, truth, examples, json, .. } => {
+            audit::audit(Audit { from_ms: from, through_ms: through, truth, examples, voice: voice(json) }, &config)
         }
-        Command::Replay { files, output, json, .. } => {
-            replay::replay(Replay { files, output, voice: voice(json) }, &config)
+        Command::Replay { files, output, sanitised, json, .. } => {
+            replay::replay(Replay { files, output, sanitised, voice: voice(json) }, &config)
         }
     }
 }

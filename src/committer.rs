@@ -1,8 +1,8 @@
 //! The committer: what is complete leaves the dataflow, in one worker, one transaction after another.
 //!
 //! ```text
-//!  results ─┐                                                      ┌▶ the log: results, dead letters, idle advances
-//!           ├─▶ commit (single worker) ──epochs──▶ its own thread ─┤   and progress, in one transaction
+//!  results ─┐                                                      ┌▶ the log: results, dead letters, sanitised events,
+//!           ├─▶ commit (single worker) ──epochs──▶ its own thread ─┤   idle advances, progress: one transaction
 //!  notes ───┘        ▲ capability: the first                       └▶ whoever watches (the HTTP view)
 //!                    └─ uncommitted tick ◀──── acknowledgement
 //! ```
@@ -26,8 +26,9 @@ use timely::dataflow::operators::generic::Operator;
 use timely::scheduling::SyncActivator;
 
 use crate::checkpoint::ResumePoint;
+use crate::exit::Exit;
 use crate::progress::{IdleAdvance, JobState, PartitionCut, Progress};
-use crate::source::{DeadLetter, Note};
+use crate::source::{DeadLetter, Note, SanitisedRecord};
 
 /// All that becomes final at once.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Epoch {
     pub windows: Vec<ClosedTick>,
     /// The records that did not count, of ticks up to `through`.
     pub dead_letters: Vec<DeadLetter>,
+    /// The valid events of such ticks without their personal data, if they are wanted.
+    pub sanitised: Vec<SanitisedRecord>,
     /// The parts of the input cut that have changed.
     pub cuts: Vec<PartitionCut>,
     /// Where each partition whose part has changed can be read on without what entered up to `through`.
@@ -68,6 +71,7 @@ impl Epoch {
         self.finished |= next.finished;
         self.windows.extend(next.windows);
         self.dead_letters.extend(next.dead_letters);
+        self.sanitised.extend(next.sanitised);
         self.cuts.extend(next.cuts);
         self.resume.extend(next.resume);
         self.idle_advances.extend(next.idle_advances);
@@ -87,8 +91,9 @@ impl Epoch {
         }
     }
 
-    fn results(&self) -> usize {
-        self.windows.iter().map(|window| window.results.len()).sum()
+    /// Results and sanitised events.
+    fn records(&self) -> usize {
+        self.windows.iter().map(|window| window.results.len()).sum::<usize>() + self.sanitised.len()
     }
 }
 
@@ -107,12 +112,27 @@ pub enum CommitError {
     /// Nothing of it is visible.
     #[error("the commit failed: {0}")]
     Failed(String),
+    /// Nothing of it is visible, and never will be so: this is not allowed.
+    #[error("the commit is not allowed: {0}")]
+    Denied(String),
     /// It may be visible or not; the next start finds out from the progress that is.
     #[error("the outcome of a commit is unknown: {0}")]
     Unknown(String),
     /// Another run of the same job has taken over.
     #[error("another run of this job has taken over: {0}")]
     Fenced(String),
+}
+
+impl CommitError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            CommitError::Failed(_) => Exit::Kafka,
+            CommitError::Denied(_) => Exit::Denied,
+            CommitError::Unknown(_) => Exit::CommitUnknown,
+            CommitError::Fenced(_) => Exit::Fenced,
+        }
+    }
 }
 
 /// What the operator shares with the loop that steps its worker.
@@ -151,8 +171,8 @@ pub enum Outcome {
     Sealed,
 }
 
-/// Results in one transaction at most, so that a backlog is committed in steps.
-const RESULTS_PER_COMMIT_MAX: usize = 50_000;
+/// No tick is added to a transaction that has so many results and sanitised events, so that a backlog is committed in steps.
+const RECORDS_PER_COMMIT_MAX: usize = 50_000;
 
 /// The committing thread's end of the channels to the operator, and what it commits to.
 pub struct Committing {
@@ -198,7 +218,7 @@ impl Committing {
             return false;
         };
         let mut sealed = false;
-        while epoch.results() < RESULTS_PER_COMMIT_MAX && !sealed {
+        while epoch.records() < RECORDS_PER_COMMIT_MAX && !sealed {
             match self.commands.try_recv() {
                 Ok(Command::Commit(next)) => epoch.absorb(*next),
                 Ok(Command::Seal) => sealed = true,
@@ -286,7 +306,7 @@ pub fn commit<'scope>(
                 let notes_frontier = notes_frontier.frontier().first().copied();
                 let frontier = results_frontier.frontier().first().copied().into_iter().chain(notes_frontier).min();
                 pending.closed(notes_frontier);
-                if let Some(epoch) = pending.complete(frontier) {
+                while let Some(epoch) = pending.complete(frontier) {
                     // A thread that is gone has said why, or was sealed.
                     commands.send(Command::Commit(Box::new(epoch))).ok();
                 }
@@ -320,6 +340,7 @@ struct Pending {
     finished: bool,
     results: BTreeMap<Tick, Vec<PageAnalytics>>,
     dead_letters: BTreeMap<Tick, Vec<DeadLetter>>,
+    sanitised: BTreeMap<Tick, Vec<SanitisedRecord>>,
     /// Changes of the input cut, by the tick from which they hold.
     cuts: BTreeMap<Tick, Vec<PartitionCut>>,
     resume: BTreeMap<Tick, Vec<ResumePoint>>,
@@ -339,6 +360,7 @@ impl Pending {
             finished: false,
             results: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
+            sanitised: BTreeMap::new(),
             cuts: BTreeMap::new(),
             resume: BTreeMap::new(),
             idle_advances: BTreeMap::new(),
@@ -360,8 +382,10 @@ impl Pending {
     fn notes(&mut self, notes: impl Iterator<Item = Note>) {
         for note in notes {
             match note {
-                Note::DeadLetter(letter) if self.handed_over.is_some_and(|through| letter.tick <= through) => {}
+                Note::DeadLetter(DeadLetter { tick, .. }) | Note::Sanitised(SanitisedRecord { tick, .. })
+                    if self.handed_over.is_some_and(|through| tick <= through) => {}
                 Note::DeadLetter(letter) => self.dead_letters.entry(letter.tick).or_default().push(letter),
+                Note::Sanitised(event) => self.sanitised.entry(event.tick).or_default().push(event),
                 Note::Closed { tick, cut, resume, idle_advance } => {
                     self.cuts.entry(tick).or_default().push(cut);
                     self.resume.entry(tick).or_default().push(resume);
@@ -379,8 +403,9 @@ impl Pending {
         }
     }
 
-    /// What has become complete now that all ticks before `frontier` are; all there is if there is no frontier.
+    /// The next part of what has become complete now that all ticks before `frontier` are; of all there is if there is no frontier.
     fn complete(&mut self, frontier: Option<Tick>) -> Option<Epoch> {
+        let frontier = self.part_of(frontier).or(frontier);
         let through = match frontier {
             Some(Tick::MIN) => return None,
             Some(frontier) => Some(self.windows.previous(frontier)).max(self.handed_over),
@@ -388,7 +413,8 @@ impl Pending {
             None => {
                 let last_result = self.results.last_key_value().map(|(tick, _)| *tick);
                 let last_letter = self.dead_letters.last_key_value().map(|(tick, _)| *tick);
-                last_result.max(last_letter).max(self.handed_over).filter(|tick| *tick > Tick::MIN)
+                let last_event = self.sanitised.last_key_value().map(|(tick, _)| *tick);
+                last_result.max(last_letter).max(last_event).max(self.handed_over).filter(|tick| *tick > Tick::MIN)
             }
         };
         if frontier.is_some() && through == self.handed_over {
@@ -410,6 +436,7 @@ impl Pending {
                 })
                 .collect(),
             dead_letters: before(&mut self.dead_letters, bound).flat_map(|(_, letters)| letters).collect(),
+            sanitised: before(&mut self.sanitised, bound).flat_map(|(_, events)| events).collect(),
             cuts: before(&mut self.cuts, bound).flat_map(|(_, cuts)| cuts).collect(),
             resume: before(&mut self.resume, bound).flat_map(|(_, points)| points).collect(),
             idle_advances: before(&mut self.idle_advances, bound).flat_map(|(_, advances)| advances).collect(),
@@ -419,6 +446,19 @@ impl Pending {
         }
         self.unacknowledged.push_back(through);
         Some(epoch)
+    }
+
+    /// Where a transaction with all sanitised events before `frontier` would be too large: the tick before which there are enough.
+    fn part_of(&self, frontier: Option<Tick>) -> Option<Tick> {
+        let end = frontier.unwrap_or(Tick::NEVER);
+        let mut events = 0;
+        for (tick, of_tick) in self.sanitised.range(..end).filter(|(tick, _)| **tick > Tick::MIN) {
+            events += of_tick.len();
+            if events >= RECORDS_PER_COMMIT_MAX {
+                return Some(self.windows.next(*tick)).filter(|next| *next < end);
+            }
+        }
+        None
     }
 
     /// When the job's watermark passed `tick`.
@@ -450,6 +490,27 @@ fn before<V>(map: &mut BTreeMap<Tick, V>, bound: Tick) -> impl Iterator<Item = (
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backlog_of_sanitised_events_is_committed_in_steps() {
+        let mut pending = Pending::new(Windows::new(50, 10, 0).unwrap(), None);
+        let event = |tick| Note::Sanitised(SanitisedRecord { tick: Tick(tick), user: 0, body: Vec::new() });
+        let half = RECORDS_PER_COMMIT_MAX / 2;
+        for (tick, events) in [(i64::MIN, 7), (10, half), (20, half), (30, 1), (40, 2 * half), (50, 3)] {
+            pending.notes((0..events).map(|_| event(tick)));
+        }
+        let mut steps = |frontier| {
+            let epochs = std::iter::from_fn(|| pending.complete(frontier));
+            epochs.map(|epoch| (epoch.through.map(|tick| tick.0), epoch.sanitised.len(), epoch.finished)).collect()
+        };
+        let steps_to_50: Vec<_> = steps(Some(Tick(50)));
+        assert_eq!(steps_to_50, [(Some(20), 7 + 2 * half, false), (Some(40), 1 + 2 * half, false)]);
+        let rest: Vec<_> = steps(None);
+        assert_eq!(rest, [(Some(50), 3, true)]);
+        // What was handed over is not taken in again.
+        pending.notes([event(40), event(60)].into_iter());
+        assert_eq!(pending.sanitised.keys().collect::<Vec<_>>(), [&Tick(60)]);
+    }
 
     #[test]
     fn what_is_committed_is_known_epoch_by_epoch() {

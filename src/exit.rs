@@ -15,7 +15,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line or the configuration is wrong.
     Configuration = 2,
-    /// Kafka can't be reached, or refuses.
+    /// Kafka can't be reached, or does not do what it is asked to.
     Kafka = 10,
     /// Another run of the job has taken over.
     Fenced = 11,
@@ -39,6 +39,10 @@ pub enum Exit {
     Different = 20,
     /// A check found something that has to be put right.
     Bad = 21,
+    /// Kafka does not let the program in, or not do this: credentials, certificates or permissions are wrong.
+    Denied = 22,
+    /// The schema registry refuses, or can't be asked.
+    Registry = 23,
 }
 
 impl Exit {

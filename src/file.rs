@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::avro::ContainerReader;
+use crate::avro::{ContainerReader, sanitised_event_json};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
 use crate::ingest::{Format, Record};
 use crate::source::{LogEnd, ReadPartition, SourceError};
@@ -154,12 +154,19 @@ impl ReadPartition for FilePartition {
 pub struct JsonLinesSink<W> {
     output: W,
     name: String,
+    /// Where sanitised events go, and its name.
+    sanitised: Option<(W, String)>,
 }
 
 impl<W: Write + Send> JsonLinesSink<W> {
     /// Writes to `output`, which errors call `name`.
     pub fn new(output: W, name: impl Into<String>) -> Self {
-        JsonLinesSink { output, name: name.into() }
+        JsonLinesSink { output, name: name.into(), sanitised: None }
+    }
+
+    /// Writes sanitised events too, to `output`, with the field names of their schema, in the order of their ticks.
+    pub fn with_sanitised(self, output: W, name: impl Into<String>) -> Self {
+        JsonLinesSink { sanitised: Some((output, name.into())), ..self }
     }
 }
 
@@ -175,6 +182,13 @@ impl<W: Write + Send> CommitEpoch for JsonLinesSink<W> {
                 self.output.write_all(b"\n").map_err(failed)?;
             }
         }
-        self.output.flush().map_err(failed)
+        self.output.flush().map_err(failed)?;
+        let Some((output, name)) = &mut self.sanitised else { return Ok(()) };
+        let failed = |e: io::Error| CommitError::Failed(format!("can't write {name}: {e}"));
+        for event in epoch.sanitised.iter().filter_map(|event| sanitised_event_json(&event.body)) {
+            serde_json::to_writer(&mut *output, &event).map_err(|e| failed(e.into()))?;
+            output.write_all(b"\n").map_err(failed)?;
+        }
+        output.flush().map_err(failed)
     }
 }

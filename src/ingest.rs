@@ -9,15 +9,17 @@
 //! a record survives but hashes, the page's key and what was counted.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use clicktide_dataflows::event::Activity;
 use clicktide_dataflows::time::{Judgement, PartitionClock, Windows};
 
-use crate::avro::Decoder;
+use crate::avro::{Decoder, encode_sanitised_event};
 use crate::event::DecodedEvent;
 use crate::history::{History, OTHER_PAGES, Recalled};
 use crate::json;
-use crate::privacy::{Domain, HashKey, PageKey};
+use crate::privacy::{Domain, HashKey, IdHash, PageKey, Sanitiser};
+use crate::registry::Schemas;
 use crate::validation::{self, Limits, Reason};
 
 /// How payloads are written.
@@ -25,8 +27,21 @@ use crate::validation::{self, Limits, Reason};
 pub enum Format {
     /// Bare Avro bodies.
     Avro(Decoder),
+    /// In the wire format of a schema registry. Whoever reads a record of these waits until its schema is known, as
+    /// [`Schemas::awaited`] says: a record of an unknown schema is undecodable.
+    Wire(Arc<Schemas>),
     /// One JSON object each.
     JsonLines,
+}
+
+impl Format {
+    /// The schemas that records are written with, where a registry has them.
+    pub fn schemas(&self) -> Option<&Arc<Schemas>> {
+        match self {
+            Format::Wire(schemas) => Some(schemas),
+            Format::Avro(_) | Format::JsonLines => None,
+        }
+    }
 }
 
 /// A record as it is read from a partition of the log.
@@ -67,6 +82,15 @@ pub enum Accepted<'a> {
     Late,
     /// It is not a valid event. It moved no clock.
     Rejected(Reason),
+}
+
+/// An event as others may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sanitised {
+    /// Whose it is: the key of its record.
+    pub user: IdHash,
+    /// A bare body of [`crate::avro::SANITISED_EVENT_SCHEMA`].
+    pub body: Vec<u8>,
 }
 
 /// How records are read and judged; the same for every partition.
@@ -150,24 +174,50 @@ impl Ingest {
     /// The reason for which the record is rejected.
     #[inline]
     pub fn read<'a>(&self, record: &Record<'a>) -> Result<ValidEvent<'a>, Reason> {
-        let (mut event, in_payload_ms) = match &self.format {
-            Format::Avro(decoder) => (decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None),
-            Format::JsonLines => {
-                let line = json::decode_line(record.payload).map_err(|_| Reason::Undecodable)?;
-                (line.event, line.record_timestamp_ms)
-            }
-        };
+        let (mut event, in_payload_ms) = self.decode(record)?;
         let record_timestamp_ms = in_payload_ms.or(record.record_timestamp_ms);
         validation::validate(&event, record_timestamp_ms, &self.limits)?;
         event.page_url = match event.page_url {
-            Cow::Borrowed(page_url) => Cow::Borrowed(self.page_key.apply(page_url)),
-            Cow::Owned(page_url) => Cow::Owned(self.page_key.apply(&page_url).to_owned()),
+            Cow::Borrowed(page_url) => self.page_key.apply(page_url),
+            Cow::Owned(page_url) => Cow::Owned(self.page_key.apply(&page_url).into_owned()),
         };
         // With limits that let anything pass, a record's time may be so small that clocks would overflow.
         let record_timestamp_ms = record_timestamp_ms.map(|ms| ms.max(RECORD_TIMESTAMP_MS_MIN));
         Ok(ValidEvent { event, record_timestamp_ms })
     }
+
+    /// The event of `record`, valid or not, and the log's own time for it if that is in the payload.
+    #[inline]
+    fn decode<'a>(&self, record: &Record<'a>) -> Result<(DecodedEvent<'a>, Option<i64>), Reason> {
+        match &self.format {
+            Format::Avro(decoder) => Ok((decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None)),
+            Format::Wire(schemas) => Ok((schemas.decode(record.payload).ok_or(Reason::Undecodable)?, None)),
+            Format::JsonLines => {
+                let line = json::decode_line(record.payload).map_err(|_| Reason::Undecodable)?;
+                Ok((line.event, line.record_timestamp_ms))
+            }
+        }
+    }
+
+    /// The event of `record`, valid or not, as others may see it; none if it can't be decoded. It is decoded once more for this, in
+    /// full.
+    pub fn sanitised(&self, record: &Record<'_>) -> Option<Sanitised> {
+        let (event, _) = self.decode(record).ok()?;
+        let details = match &self.format {
+            Format::Avro(decoder) => decoder.details(record.payload).ok()?,
+            Format::Wire(schemas) => schemas.details(record.payload)?,
+            Format::JsonLines => json::decode_details(record.payload),
+        };
+        let sanitiser = Sanitiser { hash_key: &self.hash_key, page_key: self.page_key, limits: &self.limits };
+        let event = sanitiser.sanitise(&event, &details);
+        let mut body = Vec::with_capacity(SANITISED_BYTES);
+        encode_sanitised_event(&event, &mut body);
+        Some(Sanitised { user: event.user_id, body })
+    }
 }
+
+/// A sanitised event is seldom longer, bytes.
+const SANITISED_BYTES: usize = 160;
 
 /// No event's time is as small as this, so that a clock this small closes nothing.
 const RECORD_TIMESTAMP_MS_MIN: i64 = -(1 << 60);
@@ -265,6 +315,18 @@ mod tests {
         let ingest = ingest(Format::JsonLines);
         let escaped = line(1_000_000, r"/\u0061?b");
         assert_eq!(ingest.read(&record(&escaped)).unwrap().event.page_url, "/a");
+    }
+
+    #[test]
+    fn what_can_be_decoded_can_be_sanitised() {
+        let ingest = ingest(Format::JsonLines);
+        let invalid = line(-1, "/a?b").replacen('{', r#"{"ip_address": "192.0.2.9", "#, 1);
+        let Sanitised { user, body } = ingest.sanitised(&record(&invalid)).unwrap();
+        assert_eq!(user.0, ingest.hash_key.hash(Domain::User, "u"));
+        let shown = crate::avro::sanitised_event_json(&body).unwrap();
+        assert_eq!((&shown["page_url"], &shown["ip_address"]), (&"/a".into(), &"192.0.2.0".into()));
+        assert_eq!((&shown["user_id"], &shown["timestamp"]), (&user.to_string().into(), &(-1).into()));
+        assert_eq!(ingest.sanitised(&record("{}")), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Events out of JSON Lines: an object per line with the schema's field names, as in files.
 //!
-//! Fields that the analytics do not need are passed over, a field given twice counts the last time, and a null or absent
+//! Fields that nobody needs are passed over, a field given twice counts the last time, and a null or absent
 //! id or page reads as empty, so that validation names it.
 
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::DecodedEvent;
+use crate::event::{DecodedEvent, EventDetails};
 
 /// An event as it stands in a file, decoded but not yet validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,12 @@ impl From<serde_json::Error> for Undecodable {
 /// ```
 pub fn decode_line(line: &[u8]) -> Result<JsonEvent<'_>, Undecodable> {
     Ok(serde_json::from_slice(line)?)
+}
+
+/// Reads what only the sanitiser needs of the event that `line` is. A field that is missing, or no text, is not there; of a line that is
+/// no event, nothing is.
+pub fn decode_details(line: &[u8]) -> EventDetails<'_> {
+    serde_json::from_slice(line).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -146,6 +152,50 @@ impl<'de> Visitor<'de> for JsonEventVisitor {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Detail {
+    ProductId,
+    UserAgent,
+    IpAddress,
+    Referrer,
+    #[serde(other)]
+    Other,
+}
+
+/// Not derived, as [`JsonEvent`] is not.
+impl<'de> Deserialize<'de> for EventDetails<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(DetailsVisitor)
+    }
+}
+
+struct DetailsVisitor;
+
+impl<'de> Visitor<'de> for DetailsVisitor {
+    type Value = EventDetails<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a click event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut details = EventDetails::default();
+        while let Some(field) = map.next_key()? {
+            let value = map.next_value::<&RawValue>()?.get();
+            let text = || serde_json::from_str(value).ok().map(|Text(text)| text);
+            match field {
+                Detail::ProductId => details.product_id = text(),
+                Detail::UserAgent => details.user_agent = text(),
+                Detail::IpAddress => details.ip_address = text(),
+                Detail::Referrer => details.referrer = text(),
+                Detail::Other => {}
+            }
+        }
+        Ok(details)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +236,21 @@ mod tests {
         let read = decode(r#""user_id": null, "session_duration": null, "record_timestamp": null"#).unwrap();
         assert_eq!((read.event.user_id.as_ref(), read.event.session_id.as_ref()), ("", ""));
         assert_eq!((read.event.session_duration, read.record_timestamp_ms), (None, None));
+    }
+
+    #[test]
+    fn details_are_read_where_they_are_text() {
+        let line = r#"{"product_id": "p", "user_agent": "\u0061b", "ip_address": [{"a": 1}], "referrer": null, "referrer": "/r",
+            "event_type": 7, "user_id": "u"}"#;
+        let details = decode_details(line.as_bytes());
+        let text = |text: &'static str| Some(Cow::Borrowed(text));
+        let expected =
+            EventDetails { product_id: text("p"), user_agent: text("ab"), ip_address: None, referrer: text("/r") };
+        assert_eq!(details, expected);
+        assert!(matches!(details.product_id, Some(Cow::Borrowed(_))));
+        for nothing in ["", "{", "null", r#"["p", "u", "i", "r"]"#, r#"{"product_id": 1, "referrer": "\ud800"}"#] {
+            assert_eq!(decode_details(nothing.as_bytes()), EventDetails::default(), "{nothing}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod pipeline;
 pub mod privacy;
 pub mod progress;
 pub mod recovery;
+pub mod registry;
 pub mod report;
 pub mod source;
 pub mod terminal;

@@ -99,6 +99,8 @@ pub const CHECKPOINT_TAKEN: &str = "clicktide_checkpoint_taken_timestamp_seconds
 pub const WINDOW_PROCESSING: &str = "clicktide_window_processing_seconds";
 /// Dead letters committed.
 pub const DEAD_LETTERS: &str = "clicktide_dead_letters_total";
+/// Sanitised events committed.
+pub const SANITISED_EVENTS: &str = "clicktide_sanitised_events_total";
 /// Transactions by how they ended; label `outcome`.
 pub const TRANSACTIONS: &str = "clicktide_transactions_total";
 /// Events that the generator's producer has taken over.
@@ -109,6 +111,8 @@ pub const GENERATED_ACKNOWLEDGED: &str = "clicktide_generator_acknowledged_total
 pub const GENERATED_FAILED: &str = "clicktide_generator_failed_total";
 /// Generated events that found no room at the producer when they were due.
 pub const GENERATED_DELAYED: &str = "clicktide_generator_delayed_total";
+/// Generated records that are not clean events; label `kind`.
+pub const GENERATED_INJECTED: &str = "clicktide_generator_injected_total";
 /// How far the generator is behind its schedule.
 pub const GENERATOR_SCHEDULE_LAG: &str = "clicktide_generator_schedule_lag_seconds";
 /// The rate that the generator's schedule prescribes.
@@ -177,6 +181,12 @@ pub const KAFKA_SEND_QUEUE_BYTES: &str = "clicktide_kafka_send_queue_bytes";
 pub const KAFKA_FETCH_QUEUE_MESSAGES: &str = "clicktide_kafka_fetch_queue_messages";
 /// Their bytes; label `client`.
 pub const KAFKA_FETCH_QUEUE_BYTES: &str = "clicktide_kafka_fetch_queue_bytes";
+/// Answers of the schema registry; label `outcome`.
+pub const SCHEMA_REQUESTS: &str = "clicktide_schema_requests_total";
+/// Schemas that are known by their ids.
+pub const SCHEMAS: &str = "clicktide_schemas";
+/// Whether an input partition waits for a schema; label `partition`.
+pub const AWAITS_SCHEMA: &str = "clicktide_awaits_schema";
 /// Requests to the HTTP server; labels `route` and `status`.
 pub const HTTP_REQUESTS: &str = "clicktide_http_requests_total";
 /// Log lines that were not written, as they repeat.
@@ -257,6 +267,7 @@ pub const METRICS: &[Metric] = &[
     timestamp(CHECKPOINT_WINDOW_END, &[], "Window end through which the last checkpoint goes, in event time"),
     timestamp(CHECKPOINT_TAKEN, &[], "When the last checkpoint was taken, by the wall clock"),
     counter(DEAD_LETTERS, &[], "Dead letters committed"),
+    counter(SANITISED_EVENTS, &[], "Sanitised events committed"),
     counter(TRANSACTIONS, &["outcome"], "Transactions by outcome: `committed`, `failed`, `unknown` or `fenced`"),
     gauge(
         PHASE,
@@ -321,12 +332,24 @@ pub const METRICS: &[Metric] = &[
         "Messages in a Kafka client that were fetched ahead and not read yet",
     ),
     bytes(gauge(KAFKA_FETCH_QUEUE_BYTES, &["client"], "Bytes of those messages")),
+    counter(
+        SCHEMA_REQUESTS,
+        &["outcome"],
+        "Requests to the schema registry by outcome: `answered`, `missing` (there is no such schema) or `failed`",
+    ),
+    gauge(SCHEMAS, &[], "Writer schemas that are known by their ids"),
+    gauge(AWAITS_SCHEMA, &["partition"], "1 while an input partition waits for the schema of its next record, else 0"),
     counter(HTTP_REQUESTS, &["route", "status"], "Requests to the HTTP server, by route and status"),
     counter(LOG_LINES_SUPPRESSED, &[], "Log lines that were not written, as they only repeat others"),
     counter(GENERATED, &[], "Generated events that the producer has taken over"),
     counter(GENERATED_ACKNOWLEDGED, &[], "Generated events that the broker has acknowledged"),
     counter(GENERATED_FAILED, &[], "Generated events that were given up"),
     counter(GENERATED_DELAYED, &[], "Generated events that found the producer's queue full when they were due"),
+    counter(
+        GENERATED_INJECTED,
+        &["kind"],
+        "Generated records that are late, doubled, damaged or unusual in another way, by kind",
+    ),
     seconds(gauge(GENERATOR_SCHEDULE_LAG, &[], "Greatest lag of the generator behind its schedule in the last second")),
     gauge(GENERATOR_TARGET_RATE, &[], "The rate that the generator's schedule prescribes, events per second"),
     histogram(GENERATOR_ACKNOWLEDGEMENT, "From the send of a generated event to its acknowledgement"),

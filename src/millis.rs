@@ -117,6 +117,15 @@ pub mod or_off {
         const EXPECTED: &'static str = "a path, file:///path, or s3://bucket/prefix";
     }
 
+    impl Switchable for String {
+        const EXPECTED: &'static str = "a text";
+    }
+
+    impl Switchable for crate::registry::RegistryUrls {
+        const EXPECTED: &'static str = "http://host:port or https://host:port with the path of Confluent's API, and without a user; several of them \
+             separated by commas";
+    }
+
     impl Switchable for u32 {
         const EXPECTED: &'static str = "a whole number";
     }

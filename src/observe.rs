@@ -8,7 +8,7 @@ use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::{Tick, Windows};
 
 use crate::checkpoint::coordinator::Taken;
-use crate::committer::{CommitError, Epoch};
+use crate::committer::Epoch;
 use crate::exit::Exit;
 use crate::http::{CheckpointStatus, ClosedWindow, PartitionStatus, Status, View};
 use crate::metrics;
@@ -71,7 +71,7 @@ impl ObserveJob for Observer {
     }
 
     fn partition(&self, report: &PartitionReport, worker: usize, own: bool) {
-        let PartitionReport { partition, watermark_ms, idle, position, high_watermark } = *report;
+        let PartitionReport { partition, watermark_ms, idle, position, high_watermark, awaited } = *report;
         if let Some(watermark_ms) = watermark_ms {
             let mut watermarks = self.watermarks_ms.lock().unwrap_or_else(PoisonError::into_inner);
             watermarks.insert(partition, watermark_ms);
@@ -80,7 +80,7 @@ impl ObserveJob for Observer {
             }
         }
         let high_watermark = high_watermark.unwrap_or(position);
-        let status = PartitionStatus { partition, worker, position, high_watermark, watermark_ms, idle };
+        let status = PartitionStatus { partition, worker, position, high_watermark, watermark_ms, idle, awaited };
         self.status.set_partition(status, own);
     }
 
@@ -148,9 +148,7 @@ impl ObserveJob for Observer {
     fn failed(&self, error: &JobError) {
         let exit = match error {
             JobError::Source(_) => Exit::Source,
-            JobError::Commit(CommitError::Fenced(_)) => Exit::Fenced,
-            JobError::Commit(CommitError::Unknown(_)) => Exit::CommitUnknown,
-            JobError::Commit(CommitError::Failed(_)) => Exit::Kafka,
+            JobError::Commit(error) => error.exit(),
             JobError::Restore(_) => Exit::Checkpoints,
             JobError::Worker(_) => Exit::Panic,
         };

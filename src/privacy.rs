@@ -1,6 +1,16 @@
-//! What remains of personal data after ingestion: keyed hashes of ids, and as much of a URL as is the page.
+//! What remains of personal data after ingestion: keyed hashes of ids, and as much of a URL as is the page; and what others may
+//! see of a whole event.
 
+mod address;
+mod sanitise;
+mod user_agent;
+
+use std::borrow::Cow;
 use std::fmt;
+
+pub use address::network;
+pub use sanitise::{IdHash, SanitisedEvent, Sanitiser};
+pub use user_agent::{Browser, Device, UserAgent};
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
@@ -123,14 +133,14 @@ pub enum PageKey {
     /// All of it.
     #[default]
     Full,
-    /// Without its query and fragment, which carry addresses, tokens and campaign ids.
+    /// Without its query and fragment, which carry addresses, tokens and campaign ids, and without user information (`user:password@`).
     NoQuery,
     /// Only its path: without scheme and host as well.
     Path,
 }
 
 impl PageKey {
-    /// The page of a valid `page_url`, borrowed from it.
+    /// The page of a valid `page_url`, borrowed from it but where user information stands in the middle of it.
     ///
     /// ```
     /// use clicktide::privacy::PageKey;
@@ -139,32 +149,51 @@ impl PageKey {
     /// assert_eq!(PageKey::Path.apply("https://shop.example/cart?id=7#top"), "/cart");
     /// assert_eq!(PageKey::Path.apply("https://shop.example"), "/");
     /// ```
-    pub fn apply<'a>(&self, page_url: &'a str) -> &'a str {
+    #[inline]
+    pub fn apply<'a>(&self, page_url: &'a str) -> Cow<'a, str> {
         match self {
-            Self::Full => page_url,
+            Self::Full => Cow::Borrowed(page_url),
             Self::NoQuery => without_query(page_url),
-            Self::Path => path(without_query(page_url)),
+            Self::Path => path(page_url),
         }
     }
 }
 
-fn without_query(page_url: &str) -> &str {
+#[inline]
+fn without_query(page_url: &str) -> Cow<'_, str> {
     // One pass without branches settles the usual case, in which there is nothing to cut off.
-    let ends = |word| words::zeros(word ^ words::repeat(b'?')) | words::zeros(word ^ words::repeat(b'#'));
-    if !words::any(page_url.as_bytes(), ends) {
-        return page_url;
+    let of = |word, byte| words::zeros(word ^ words::repeat(byte));
+    if !words::any(page_url.as_bytes(), |word| of(word, b'?') | of(word, b'#') | of(word, b'@')) {
+        return Cow::Borrowed(page_url);
     }
-    let end = page_url.bytes().position(|byte| matches!(byte, b'?' | b'#'));
-    &page_url[..end.unwrap_or(page_url.len())]
+    let end = page_url.find(['?', '#']);
+    without_user_information(&page_url[..end.unwrap_or(page_url.len())])
 }
 
-fn path(page_url: &str) -> &str {
-    let after_scheme = page_url.strip_prefix("https://").or_else(|| page_url.strip_prefix("http://"));
-    let path = match after_scheme {
-        Some(host_and_path) => host_and_path.find('/').map_or("", |start| &host_and_path[start..]),
-        None => page_url,
+/// Without what stands before the last `@` of the host (RFC 3986, section 3.2.1).
+fn without_user_information(page_url: &str) -> Cow<'_, str> {
+    let begins = page_url.find("//").map(|slashes| slashes + 2);
+    // A path may hold slashes one after the other, too.
+    let begins = begins.filter(|begins| matches!(&page_url[..*begins], "https://" | "http://" | "//"));
+    let Some(begins) = begins else { return Cow::Borrowed(page_url) };
+    let (scheme, rest) = page_url.split_at(begins);
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    match rest[..host_end].rfind('@') {
+        Some(at) => Cow::Owned([scheme, &rest[at + 1..]].concat()),
+        None => Cow::Borrowed(page_url),
+    }
+}
+
+fn path(page_url: &str) -> Cow<'_, str> {
+    let path = |page: &str| {
+        let after_scheme = page.strip_prefix("https://").or_else(|| page.strip_prefix("http://"));
+        after_scheme.map_or(0, |rest| page.len() - rest.len() + rest.find('/').unwrap_or(rest.len()))
     };
-    if path.is_empty() { "/" } else { path }
+    let page = match without_query(page_url) {
+        Cow::Borrowed(page) => Cow::Borrowed(&page[path(page)..]),
+        Cow::Owned(page) => Cow::Owned(page[path(&page)..].to_owned()),
+    };
+    if page.is_empty() { Cow::Borrowed("/") } else { page }
 }
 
 #[cfg(test)]
@@ -218,6 +247,14 @@ mod tests {
         check("https://h?b/c", "https://h", "/");
         check("https://h#b/c", "https://h", "/");
         check("https://h:8080/é/ü?x", "https://h:8080/é/ü", "/é/ü");
+        // User information is cut out, wherever else an `@` may stand.
+        check("https://u:p@h:1/a?b", "https://h:1/a", "/a");
+        check("http://u@p@h/a@b/c", "http://h/a@b/c", "/a@b/c");
+        check("https://u@h", "https://h", "/");
+        check("//u:p@h/a", "//h/a", "//h/a");
+        check("/@u/a//b@c", "/@u/a//b@c", "/@u/a//b@c");
+        check("/http://u@h/a", "/http://u@h/a", "/http://u@h/a");
+        check("https://h/@u?v@w", "https://h/@u", "/@u");
         // Not valid, but nothing that panics.
         check("", "", "/");
         check("?a", "", "/");

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A worker holds one capability per partition that it reads, so that timely's frontier is the job's watermark. A worker
-//! without partitions holds none. Notes go to the committer: dead letters, and the input cut whenever a capability rises.
+//! without partitions holds none. Notes go to the committer: dead letters, sanitised events, and the input cut whenever a capability rises.
 //!
 //! Architecture invariant: only the end of a bounded partition drops a capability. Timely goes on stepping after an error
 //! or a signal, and a dropped capability would close windows that are not complete.
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use clicktide_dataflows::event::{Activity, PageName};
+use clicktide_dataflows::event::{Activity, PageName, UserId};
 use clicktide_dataflows::time::Tick;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -29,6 +29,7 @@ use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::{Scope, Stream};
 
 use self::partition::{Announced, InFlight, PartitionSource, RECORDS_PER_READ_MAX, Read, Staged};
+use crate::avro::wire::SchemaId;
 use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
 use crate::history::HistoryLimits;
@@ -53,6 +54,11 @@ pub trait ReadPartition {
     /// Whether nothing will ever come after what has been handed over: true of a file that was read to its end.
     fn exhausted(&self) -> bool {
         false
+    }
+
+    /// The schema that has to be known before the next record can be handed over, if that is what it waits for.
+    fn awaited(&self) -> Option<SchemaId> {
+        None
     }
 }
 
@@ -98,6 +104,8 @@ pub struct SourceSettings {
     pub late_to_dead_letters: bool,
     /// What is kept of the bytes of a rejected record.
     pub dead_letter_payload: DeadLetterPayload,
+    /// Whether valid events, late ones too, also go out sanitised.
+    pub sanitised_events: bool,
 }
 
 /// What a dead letter holds.
@@ -107,8 +115,38 @@ pub enum DeadLetterPayload {
     /// The record's bytes as they came.
     #[default]
     Original,
+    /// The sanitised event, where the record can be decoded, and otherwise nothing.
+    Sanitised,
     /// Nothing: only the headers say what was rejected.
     Nothing,
+}
+
+impl DeadLetterPayload {
+    /// What is kept of `record` where this is asked for: what it is, and the bytes.
+    fn of(self, record: &Record<'_>, ingest: &Ingest) -> (DeadLetterPayload, Vec<u8>) {
+        match self {
+            Self::Original => (Self::Original, record.payload.to_vec()),
+            Self::Sanitised => match ingest.sanitised(record) {
+                Some(event) => (Self::Sanitised, event.body),
+                None => (Self::Nothing, Vec::new()),
+            },
+            Self::Nothing => (Self::Nothing, Vec::new()),
+        }
+    }
+
+    /// As headers and the configuration name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Sanitised => "sanitised",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    /// The one that is named so.
+    pub fn named(label: &str) -> Option<Self> {
+        [Self::Original, Self::Sanitised, Self::Nothing].into_iter().find(|payload| payload.label() == label)
+    }
 }
 
 /// A record that did not count, and why.
@@ -122,8 +160,21 @@ pub struct DeadLetter {
     pub offset: i64,
     /// The reason's label.
     pub reason: String,
+    /// What the payload is.
+    pub kept: DeadLetterPayload,
     /// Its bytes, as far as they are kept.
     pub payload: Vec<u8>,
+}
+
+/// A valid event without its personal data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SanitisedRecord {
+    /// The first window end that was open in its partition when it came: it is committed with that tick.
+    pub tick: Tick,
+    /// Whose event it is: the record's key.
+    pub user: UserId,
+    /// A bare Avro body of the published schema.
+    pub body: Vec<u8>,
 }
 
 /// What a source tells the committer.
@@ -131,6 +182,8 @@ pub struct DeadLetter {
 pub enum Note {
     /// A record that did not count.
     DeadLetter(DeadLetter),
+    /// A valid event as others may see it.
+    Sanitised(SanitisedRecord),
     /// The partition has closed the windows from `tick` on up to its new capability.
     Closed {
         /// The partition's capability before it rose.
@@ -203,6 +256,8 @@ pub struct PartitionReport {
     pub position: i64,
     /// Where it ended then.
     pub high_watermark: Option<i64>,
+    /// The schema that it waits for before it goes on, if so.
+    pub awaited: Option<SchemaId>,
 }
 
 /// What the source operator shares with the loop that steps its worker.

@@ -116,6 +116,11 @@ pub fn validate(event: &DecodedEvent<'_>, record_timestamp: Option<i64>, limits:
     Ok(())
 }
 
+/// Whether `url` is a page that an event may be on.
+pub(crate) fn is_page(url: &str, limits: &Limits) -> bool {
+    (1..=limits.page_url_bytes_max).contains(&url.len()) && names_a_page(url)
+}
+
 #[inline]
 fn check_length(text: &str, bytes_max: usize, empty: Reason, too_long: Reason) -> Result<(), Reason> {
     match text.len() {

@@ -44,6 +44,7 @@ fn server(access: Access) -> Server {
             high_watermark: 100,
             watermark_ms: Some(95_000),
             idle: false,
+            awaited: None,
         },
         true,
     );

@@ -11,14 +11,16 @@ use std::process::Command;
 
 use clicktide::event::ClickEvent;
 use serde_json::{Value, json};
+use support::acls::{self, Acl};
 use support::job::{BOUND_MS, DEADLINE, Job, body, event, now_ms, stop};
 use support::topics::{Plain, Transactions};
 use support::watched::Watched;
-use support::{Broker, Process, brokers, free_port, python};
+use support::{Broker, Process, brokers, free_port};
 
 const KAFKA: i32 = 10;
 const PEER_LOST: i32 = 13;
 const BAD: i32 = 21;
+const DENIED: i32 = 22;
 
 /// Process 0 of a job of one process, and where it is watched.
 fn watched(job: &Job, flags: &[&str]) -> (Process, Watched) {
@@ -366,24 +368,11 @@ fn a_wrong_schema() {
     assert_eq!(job.audit_agrees().number("/input/rejected"), 300);
 }
 
-const DENY: &str = "
-import sys
-from confluent_kafka.admin import (AdminClient, AclBinding, AclOperation, AclPermissionType, ResourcePatternType,
-                                   ResourceType)
-brokers, topic, operation = sys.argv[1:]
-binding = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, 'User:ANONYMOUS', '*',
-                     AclOperation[operation], AclPermissionType.DENY)
-client = AdminClient({'bootstrap.servers': brokers})
-for result in client.create_acls([binding]).values():
-    result.result(30)
-";
-
 #[test]
 fn no_permission() {
     if brokers().is_none() {
         return;
     }
-    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().expect("a folder");
     let settings = [
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -392,8 +381,7 @@ fn no_permission() {
     let broker = Broker::start(&dir.path().join("kafka"), &settings);
     let mut job = Job::new(&broker.address, 3);
     let deny = |topic: &str, operation: &str| {
-        let denied = Command::new(&python).args(["-c", DENY, &broker.address, topic, operation]).status();
-        assert!(denied.expect("Python runs").success());
+        acls::deny(&broker.address, "User:ANONYMOUS", &[Acl::new(operation, "topic", topic)]);
     };
     let (mut process, watched) = watched(&job, &[]);
     until(&job, 0..3, watched, "windows are committed", |watched| {
@@ -401,18 +389,18 @@ fn no_permission() {
     });
 
     // Under the running job: it ends, and says what it may not do.
-    deny(&job.results.name, "WRITE");
+    deny(&job.results.name, "Write");
     let plain = Plain::new(&broker.address);
     let status = support::eventually("the job ends", DEADLINE, || {
         produce(&plain, &job, 0..3);
         process.exited()
     });
-    assert_eq!(status.code(), Some(KAFKA), "{}", process.stderr());
+    assert_eq!(status.code(), Some(DENIED), "{}", process.stderr());
     let says = |process: &Process| process.stderr().contains("ACL");
     assert!(says(&process), "{}", process.stderr());
 
     // Before a start: the check says so, and so does the job.
-    deny(&job.events.name, "READ");
+    deny(&job.events.name, "Read");
     let mut check = vec!["check".to_owned()];
     check.extend(job.check_flags());
     let mut check = Process::start("check", job.dir(), check);
@@ -421,6 +409,6 @@ fn no_permission() {
     assert!(said.contains("ACL") && said.contains(&job.events.name), "{said}");
     job.move_to("again-");
     let (mut process, _) = self::watched(&job, &[]);
-    process.wait_for_code(KAFKA, DEADLINE);
+    process.wait_for_code(DENIED, DEADLINE);
     assert!(says(&process), "{}", process.stderr());
 }

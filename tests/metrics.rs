@@ -1,5 +1,6 @@
 //! Every metric of the table, seen to move on the pages of a job and a generator that work against a real Kafka and meet with
-//! everything that is counted: bad events, late ones, a network that stalls and breaks, a checkpoint store that fails.
+//! everything that is counted: bad events, late ones, a network that stalls and breaks, a checkpoint store that fails, a schema
+//! registry that is gone for a while.
 //!
 //! Nothing here depends on how fast anything is: waits are for conditions, with generous deadlines.
 
@@ -10,10 +11,13 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clicktide::avro::wire::SchemaId;
+use clicktide::avro::{CLICK_EVENT_LATER_SCHEMA, CLICK_EVENT_SCHEMA};
 use clicktide::metrics::{self as names, METRICS, Metric, MetricKind};
-use support::job::{DEADLINE, Job, body, event, now_ms, stop};
+use support::job::{DEADLINE, Job, event, now_ms, stop};
 use support::proxy::Network;
-use support::topics::Plain;
+use support::registry::{behind_proxy, client, flags, later, published, schema_registry};
+use support::topics::{Plain, Topic};
 use support::watched::Watched;
 use support::{Broker, Process, brokers, free_ports};
 
@@ -23,7 +27,7 @@ const CONSTANT: [&str; 4] =
 
 #[test]
 fn every_metric_moves() {
-    let Some(_) = brokers() else { return };
+    let (Some(_), Some(url)) = (brokers(), schema_registry()) else { return };
     let dir = tempfile::tempdir().expect("a folder");
     // Two ways to the broker: this test takes the direct one, the job and the generator that by the proxy.
     let (broker, network, by_proxy) = Broker::start_behind_proxy(&dir.path().join("kafka"));
@@ -41,7 +45,15 @@ fn every_metric_moves() {
         ]
         .map(str::to_owned),
     );
-    produce_backlog(&job);
+    let (registry, by_registry_proxy) = behind_proxy(&url);
+    job.flags.extend(flags(&by_registry_proxy));
+    let ids = [CLICK_EVENT_SCHEMA, CLICK_EVENT_LATER_SCHEMA].map(|schema| {
+        let registered = client(&url).register(&format!("{}-value", job.events.name), schema);
+        registered.unwrap_or_else(|error| panic!("{error}"))
+    });
+    let sanitised = Topic::create(&job.brokers, "sanitised-events", 3, &[]);
+    job.flags.push(format!("--set=kafka.sanitised_events_topic={}", sanitised.name));
+    produce_backlog(&job, ids[0]);
 
     let ports = free_ports(3);
     let listen = |key: &str, port: u16| format!("--set={key}=127.0.0.1:{port}");
@@ -49,8 +61,10 @@ fn every_metric_moves() {
         (0..2).map(|process| job.process(2, process, 1, &[&listen("http.listen", ports[process])])).collect();
     let listens = listen("generator.http_listen", ports[2]);
     // It has room for few events, gives up on them soon, and changes its rate.
+    let registry_url = format!("--set=schema_registry.url={url}");
     let generator = [
         &listens,
+        &registry_url,
         "--set=kafka.statistics_interval=100ms",
         "--set=kafka.properties.queue.buffering.max.messages=100",
         "--set=kafka.properties.message.timeout.ms=1000",
@@ -59,6 +73,7 @@ fn every_metric_moves() {
         "--set=generator.burst.duration=2s",
         "--set=generator.burst.repeat=5s",
         "--set=generator.burst.events_per_second=500",
+        "--set=generator.duplicates.enabled=true",
     ];
     let mut generator = job.generate_by(&job.job_brokers, 300, None, &generator);
     let mut pages = Pages::of(ports.iter().copied());
@@ -68,6 +83,16 @@ fn every_metric_moves() {
     fs::rename(&panes, panes.with_extension("away")).expect("the directory is moved away");
     fs::write(&panes, "a file").expect("a file in its place");
     pages.until("a checkpoint fails", &mut processes, |pages| pages.greatest(names::CHECKPOINTS, "failed") > 0.0);
+
+    registry.set(Network::Cut);
+    let plain = Plain::new(&job.brokers);
+    plain.send(&job.events.name, 2, Some(&later(ids[1], &event(1, now_ms()))));
+    plain.flush();
+    pages.until("a partition waits for its schema", &mut processes, |pages| {
+        pages.greatest(names::AWAITS_SCHEMA, "2") == 1.0 && pages.greatest(names::SCHEMA_REQUESTS, "failed") > 0.0
+    });
+    registry.set(Network::Passes);
+    pages.until("it is known", &mut processes, |pages| pages.greatest(names::SCHEMAS, "") == 2.0);
 
     network.set(Network::LosesAnswers);
     pages.until("requests time out, and events of the generator are given up", &mut processes, |pages| {
@@ -110,11 +135,11 @@ fn every_metric_moves() {
 
 /// Two minutes of events up to one minute ago, many more windows than a source runs ahead, and an event that can't be read, one
 /// that is late and one that is there twice among them.
-fn produce_backlog(job: &Job) {
+fn produce_backlog(job: &Job, schema: SchemaId) {
     let plain = Plain::new(&job.brokers);
     let start_ms = now_ms() - 180_000;
     let send = |partition, time_ms: i64| {
-        let bytes = body(&event(time_ms / 20 + i64::from(partition), time_ms));
+        let bytes = published(schema, &event(time_ms / 20 + i64::from(partition), time_ms));
         plain.send(&job.events.name, partition, Some(&bytes));
     };
     for time_ms in (start_ms..start_ms + 120_000).step_by(20) {

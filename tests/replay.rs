@@ -11,6 +11,7 @@ use std::time::Duration;
 use apache_avro::{Schema, Writer};
 use clicktide::avro::CLICK_EVENT_SCHEMA;
 use clicktide::event::ClickEvent;
+use clicktide::privacy::{Domain, HashKey};
 use clicktide_dataflows::event::PageAnalytics;
 use flate2::read::GzDecoder;
 use support::{Process, free_ports};
@@ -124,6 +125,50 @@ fn write_container(events: &Path, container: &Path) {
         writer.append_ser(serde_json::from_str::<ClickEvent>(line).unwrap()).unwrap();
     }
     writer.flush().unwrap();
+}
+
+#[test]
+fn sanitised_events_of_files_of_every_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = dir.path().join("events.jsonl");
+    fs::write(&plain, unpacked("boundary.events.jsonl.gz") + "no event\n").unwrap();
+    let container = dir.path().join("events.avro");
+    let events = unpacked("boundary.events.jsonl.gz");
+    fs::write(dir.path().join("good.jsonl"), &events).unwrap();
+    write_container(&dir.path().join("good.jsonl"), &container);
+    let sanitised = |name: &str, file: &PathBuf| {
+        let output = dir.path().join(format!("{name}.sanitised.jsonl"));
+        let flag = format!("--sanitised={}", output.display());
+        replay(dir.path(), name, &[&flag, "--set=privacy.hash_key=x", "-w", "2"], std::slice::from_ref(file));
+        let mut lines: Vec<String> = fs::read_to_string(output).unwrap().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let of_lines = sanitised("lines", &plain);
+    assert_eq!(of_lines, sanitised("of-container", &container));
+    let key = HashKey::new("x").unwrap();
+    // All of them, the late ones too.
+    let mut users: Vec<String> = events
+        .lines()
+        .map(|line| serde_json::from_str::<ClickEvent>(line).unwrap())
+        .map(|event| format!("{:016x}", key.hash(Domain::User, &event.user_id)))
+        .collect();
+    users.sort();
+    let mut hashed: Vec<String> = of_lines
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["user_id"].as_str().unwrap().to_owned())
+        .collect();
+    hashed.sort();
+    assert_eq!(hashed, users);
+
+    let refused = |flags: &[&str]| {
+        let mut process = Process::start("refused", dir.path(), [&["replay"], flags].concat());
+        process.wait_for_code(2, DEADLINE);
+        process.stderr()
+    };
+    let (input, output) = (plain.display().to_string(), dir.path().join("both").display().to_string());
+    assert!(refused(&[&input, "--sanitised", &input]).contains("--sanitised"));
+    assert!(refused(&[&input, "--output", &output, "--sanitised", &output]).contains("where the results go, too"));
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn encode(format: &Format, event: &ClickEvent) -> Vec<u8> {
             encode_event(event, &mut body);
             body
         }
+        Format::Wire(_) => unreachable!("not among the formats above: it needs a registry"),
     }
 }
 
@@ -81,7 +82,9 @@ proptest! {
     #[test]
     fn any_bytes(bytes: Vec<u8>, record_timestamp_ms: Option<i64>, page_key in any_page_key()) {
         for format in formats() {
-            accept(&ingest(format, page_key), record_timestamp_ms, &bytes);
+            let ingest = ingest(format, page_key);
+            accept(&ingest, record_timestamp_ms, &bytes);
+            ingest.sanitised(&Record { offset: 0, record_timestamp_ms, payload: &bytes });
         }
     }
 
@@ -101,6 +104,11 @@ proptest! {
         let [avro_bytes, json_bytes] = [&avro, &json].map(|ingest| encode(&ingest.format, &event));
         let accepted = accept(&avro, record_timestamp_ms, &avro_bytes);
         prop_assert_eq!(&accepted, &accept(&json, record_timestamp_ms, &json_bytes));
+        let sanitised = [(&avro, &avro_bytes), (&json, &json_bytes)].map(|(ingest, payload)| {
+            ingest.sanitised(&Record { offset: 0, record_timestamp_ms, payload })
+        });
+        prop_assert!(sanitised[0].is_some());
+        prop_assert_eq!(&sanitised[0], &sanitised[1]);
         if let Accepted::Counted { activity, page_url, .. } = accepted {
             prop_assert_eq!(&*page_url, page_key.apply(&event.page_url));
             prop_assert!(activity.enter < activity.leave);
@@ -126,7 +134,10 @@ proptest! {
             let place = place.index(payload.len());
             prop_assert_eq!(accept(&ingest, None, &payload[..place]), Accepted::Rejected(Reason::Undecodable));
             payload[place] ^= 1_u8 << bit;
-            accept(&ingest, Some(1_000_000), &payload);
+            let accepted = accept(&ingest, Some(1_000_000), &payload);
+            let sanitised = ingest.sanitised(&Record { offset: 0, record_timestamp_ms: None, payload: &payload });
+            // Whatever can be decoded can be sanitised.
+            prop_assert_eq!(sanitised.is_none(), accepted == Accepted::Rejected(Reason::Undecodable));
         }
     }
 }
@@ -156,6 +167,10 @@ fn huge_texts() {
         assert_eq!(accept_event(event("u", &huge, "/")), Some(Reason::TooLongSessionId));
         assert_eq!(accept_event(event("u", "s", &huge)), Some(Reason::TooLongPageUrl));
         assert_eq!(accept_event(event("u", "s", "/")), None);
+        let huge =
+            ClickEvent { product_id: Some(huge.clone()), ip_address: huge.clone(), ..event(&huge, &huge, &huge) };
+        let record = Record { offset: 0, record_timestamp_ms: None, payload: &encode(&ingest.format, &huge) };
+        assert!(ingest.sanitised(&record).is_some_and(|sanitised| sanitised.body.len() < 100));
     }
     // Nesting in a field that nobody reads takes no stack.
     let deep = format!(r#"{{"event_type":"VIEW","timestamp":1,"x":{}}}"#, "[".repeat(1_000_000));

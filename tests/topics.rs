@@ -23,6 +23,7 @@ fn config(brokers: &str) -> Config {
         ("kafka.results_topic", unique("results")),
         ("kafka.dead_letters_topic", unique("dead-letters")),
         ("kafka.progress_topic", unique("progress")),
+        ("kafka.sanitised_events_topic", unique("sanitised-events")),
         ("http.listen", format!("127.0.0.1:{port}")),
         ("topics.events_partitions", "3".to_owned()),
         ("checkpoints.store", "off".to_owned()),
@@ -42,7 +43,7 @@ fn topics_are_made_once_and_compared_afterwards() {
     let connection = config.connection();
     let names: Vec<_> = config.topic_specs().into_iter().map(|topic| topic.name).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    assert_eq!(describe_topics(&connection, &names, PATIENCE).unwrap(), [None, None, None, None]);
+    assert_eq!(describe_topics(&connection, &names, PATIENCE).unwrap(), [None, None, None, None, None]);
 
     let create = |config: &Config| create_topics(&connection, &config.topic_specs(), PATIENCE).unwrap();
     assert!(create(&config).iter().all(|(_, outcome)| *outcome == TopicOutcome::Created));
@@ -51,7 +52,7 @@ fn topics_are_made_once_and_compared_afterwards() {
 
     let found = describe_topics(&connection, &names, PATIENCE).unwrap();
     let partitions: Vec<_> = found.iter().flatten().map(|topic| topic.partitions.len()).collect();
-    assert_eq!(partitions, [3, 3, 1, 1]);
+    assert_eq!(partitions, [3, 3, 1, 1, 6]);
     let value = |topic: usize, name: &str| found[topic].as_ref().unwrap().config[name].value.clone();
     assert_eq!(value(0, "message.timestamp.type"), "LogAppendTime");
     assert_eq!(value(0, "compression.type"), "snappy");
@@ -59,6 +60,7 @@ fn topics_are_made_once_and_compared_afterwards() {
     assert_eq!(value(1, "compression.type"), "gzip");
     assert_eq!(value(1, "retention.ms"), "86400000");
     assert_eq!(value(3, "cleanup.policy"), "compact");
+    assert_eq!((value(4, "retention.ms"), value(4, "compression.type")), ("86400000".into(), "gzip".into()));
     let shown = found[0].as_ref().unwrap().to_string();
     assert!(shown.contains("\n  message.timestamp.type = LogAppendTime\n"), "{shown}");
     assert!(shown.contains("\n  partition 2: leader 1, replicas [1], in sync [1], offsets 0 to 0"), "{shown}");
@@ -74,7 +76,7 @@ fn topics_are_made_once_and_compared_afterwards() {
         outcomes[1],
         differences(&["retention.ms: 86400000, expected 3600000", "segment.ms: 21600000, expected 900000"])
     );
-    assert_eq!(outcomes[2..], [same.clone(), same]);
+    assert_eq!(outcomes[2..], [same.clone(), same.clone(), same]);
     // And nothing was changed.
     assert_eq!(describe_topics(&connection, &names, PATIENCE).unwrap(), found);
 }
@@ -94,7 +96,7 @@ fn check_finds_what_is_missing_and_what_differs() {
     let Some(brokers) = support::brokers() else { return };
     let mut config = config(&brokers);
     let lines = check(&config);
-    assert_eq!(bad(&lines).len(), 4, "every topic is missing: {lines:?}");
+    assert_eq!(bad(&lines).len(), 5, "every topic is missing: {lines:?}");
     assert!(bad(&lines).iter().all(|line| line.contains("`clicktide topics create` makes it")), "{lines:?}");
 
     // It has made none of them by asking.
@@ -103,8 +105,8 @@ fn check_finds_what_is_missing_and_what_differs() {
     let lines = check(&config);
     assert_eq!(bad(&lines), [""; 0]);
     let good = lines.iter().filter(|line| line.outcome == Outcome::Good).count();
-    // Configuration, retention, port, broker, four topics, reading two of them, transactions.
-    assert_eq!(good, 11, "{lines:?}");
+    // Configuration, retention, port, broker, five topics, reading two of them, transactions, permissions, the group.
+    assert_eq!(good, 14, "{lines:?}");
 
     // A results topic in the place of the events topic.
     std::mem::swap(&mut config.kafka.events_topic, &mut config.kafka.results_topic);
@@ -186,7 +188,7 @@ fn who_may_not_is_told_so() {
     let lines = check(&user);
     let shown = bad(&lines);
     assert_eq!(lines.iter().find(|line| line.name == "broker").map(CheckLine::bad), Some(false), "{lines:?}");
-    assert_eq!(shown.len(), 5, "four topics and transactions: {shown:?}");
+    assert_eq!(shown.len(), 8, "five topics, transactions, the job's permissions and its group: {shown:?}");
     assert!(shown.iter().all(|line| line.contains("it needs an ACL")), "{shown:?}");
     let created = create_topics(&user.connection(), &user.topic_specs(), PATIENCE);
     assert_eq!(cause(created.map(drop)), Some(Cause::Authorization));

@@ -27,8 +27,9 @@ pub struct AuditReport {
     pub compared_through: Option<i64>,
     /// Windows that have results.
     pub windows: u64,
-    /// What became of the records that were read, those of windows that were not compared too.
-    pub input: Totals,
+    /// What became of the records that were read, those of windows that were not compared too; none where none were read, since
+    /// the expected results were given.
+    pub input: Option<Totals>,
     /// What was found of the results.
     pub results: Report,
     /// What was found of the dead letters, if the job has a topic for them.
@@ -53,9 +54,10 @@ impl fmt::Display for AuditReport {
         };
         let through = self.committed_through.map_or("none yet".to_owned(), |end| format!("up to {}", Time(end)));
         writeln!(f, "job {job:?}, generation {generation}, {state}; final windows: {through}")?;
-        let Totals { counted, late, duplicates, rejected, .. } = input;
-        let duplicates = if *duplicates > 0 { format!(", {duplicates} duplicates") } else { String::new() };
-        writeln!(f, "input: {counted} events counted, {late} late, {rejected} rejected{duplicates}")?;
+        if let Some(Totals { counted, late, duplicates, rejected, .. }) = input {
+            let duplicates = if *duplicates > 0 { format!(", {duplicates} duplicates") } else { String::new() };
+            writeln!(f, "input: {counted} events counted, {late} late, {rejected} rejected{duplicates}")?;
+        }
         writeln!(f, "results: {} expected, {} published", results.expected, results.actual)?;
         show(f, "missing", &results.missing, result)?;
         show(f, "twice", &results.twice, result)?;
@@ -166,7 +168,7 @@ mod tests {
             compared_from: None,
             compared_through: Some(1_700_000_000_000),
             windows: 3,
-            input: Totals { counted: 10, late: 1, duplicates: 3, rejected: 2, results: 7 },
+            input: Some(Totals { counted: 10, late: 1, duplicates: 3, rejected: 2, results: 7 }),
             results: Report { expected: 7, actual: 7, ..Report::default() },
             dead_letters: Some(LetterReport { expected: 2, actual: 2, ..LetterReport::default() }),
             notes: vec!["something".to_owned()],

@@ -19,16 +19,22 @@
 
 mod container;
 mod decoder;
+mod details;
 mod encode;
 mod input;
+mod json;
 mod plan;
 mod progress;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 pub use container::{ContainerError, ContainerReader};
 pub use decoder::Decoder;
-pub use encode::{decode_page_analytics, encode_event, encode_page_analytics};
+pub use encode::{
+    decode_page_analytics, encode_event, encode_later_event, encode_page_analytics, encode_sanitised_event,
+};
+pub use json::sanitised_event_json;
 pub use plan::SchemaError;
 pub use progress::{
     PROGRESS_SCHEMA, ProgressRecord, UndecodableProgress, decode_progress_record, encode_progress_record,
@@ -45,6 +51,18 @@ pub const CLICK_EVENT_SCHEMA: &str = include_str!("../../config/schemas/clickstr
 
 /// The published schema of results.
 pub const PAGE_ANALYTICS_SCHEMA: &str = include_str!("../../config/schemas/page-analytics.avsc");
+
+/// The published schema of sanitised events.
+pub const SANITISED_EVENT_SCHEMA: &str = include_str!("../../config/schemas/sanitised-event.avsc");
+
+/// A later version of the schema of click events, for rehearsals of a schema change.
+pub const CLICK_EVENT_LATER_SCHEMA: &str = include_str!("../../config/schemas/clickstream-event-later.avsc");
+
+/// The full name of the record that a schema of ours defines.
+pub fn record_name(schema: &'static str) -> String {
+    let schema = Schema::parse_str(schema).expect("a schema of ours is a schema");
+    schema.name().expect("it is a record").fullname(None)
+}
 
 /// The symbols of the event type, in the order of the published schema.
 const EVENT_TYPES: [(&str, EventType); 5] = [

@@ -355,15 +355,16 @@ fn event_type(symbol: &str) -> Option<EventType> {
 }
 
 /// How to pass over the types of one schema.
-struct Skips<'s> {
+pub(super) struct Skips<'s> {
     names: &'s NamesRef<'s>,
     /// How to skip a type that was referred to by its name before.
     references: HashMap<Name, Skip>,
-    named: Vec<Skip>,
+    /// What is to be made [`Named`].
+    pub(super) named: Vec<Skip>,
 }
 
 impl<'s> Skips<'s> {
-    fn new(names: &'s NamesRef<'s>) -> Self {
+    pub(super) fn new(names: &'s NamesRef<'s>) -> Self {
         Self { names, references: HashMap::new(), named: Vec::new() }
     }
 
@@ -380,7 +381,7 @@ impl<'s> Skips<'s> {
         self.names.get(name.as_ref()).copied().ok_or_else(unknown)
     }
 
-    fn skip(&mut self, schema: &Schema, namespace: NamespaceRef) -> Result<Skip, SchemaError> {
+    pub(super) fn skip(&mut self, schema: &Schema, namespace: NamespaceRef) -> Result<Skip, SchemaError> {
         Ok(match schema {
             Schema::Null => Skip::Nothing,
             Schema::Boolean => Skip::Fixed(1),
@@ -457,7 +458,7 @@ fn fixed_bytes(size: usize) -> Skip {
     if size == 0 { Skip::Nothing } else { Skip::Fixed(size) }
 }
 
-fn invalid(error: apache_avro::Error) -> SchemaError {
+pub(super) fn invalid(error: apache_avro::Error) -> SchemaError {
     SchemaError::Invalid(error.to_string())
 }
 

@@ -325,6 +325,7 @@ mod tests {
                 finished: false,
                 windows: Vec::new(),
                 dead_letters: Vec::new(),
+                sanitised: Vec::new(),
                 cuts: Vec::new(),
                 resume: Vec::new(),
                 idle_advances: advances.to_vec(),

@@ -1,5 +1,6 @@
 //! `clicktide audit`: recompute from the input topic, compare with the results topic.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,17 +8,19 @@ use crate::commands::progress::{Unit, tell_progress};
 use crate::commands::status_line::Voice;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::kafka::audit::{AuditSettings, AuditTopics, audit as audit_topics};
+use crate::kafka::audit::{AuditSettings, AuditTopics, audit as audit_topics, compare_with_truth};
 use crate::kafka::probe::reach;
 use crate::work::Work;
 
 /// What is compared, and how it is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Audit {
     /// Windows that end before this (ms) are left out.
     pub from_ms: Option<i64>,
     /// Windows that end after this (ms) are left out.
     pub through_ms: Option<i64>,
+    /// A file with the expected results; none: they are recomputed from the input.
+    pub truth: Option<PathBuf>,
     /// Examples told of each kind of finding.
     pub examples: usize,
     /// How it is told what is going on. In JSON, the report is.
@@ -32,7 +35,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
     let topics = config.job_topics();
     let kafka = config.connection();
     // First, as it can say best why nobody answers.
-    reach(&kafka, Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&kafka, Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     let settings = AuditSettings {
         brokers: kafka.brokers,
         properties: kafka.properties.to_map(),
@@ -52,9 +55,12 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
     };
     let work = Arc::new(Work::default());
     let progress = tell_progress("audit", Arc::clone(&work), Unit::Records, audit.voice)?;
-    let report = audit_topics(&settings, &work);
+    let report = match &audit.truth {
+        None => audit_topics(&settings, &work),
+        Some(file) => compare_with_truth(&settings, file, &work),
+    };
     drop(progress);
-    let report = report.map_err(|e| Failure::new(Exit::Kafka, e))?;
+    let report = report.map_err(|e| Failure::new(e.exit(), e))?;
     if audit.voice.json {
         println!("{}", serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failure, e))?);
     } else {

@@ -5,12 +5,13 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::avro::Decoder;
+use crate::avro::wire::split;
+use crate::avro::{Decoder, sanitised_event_json};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::kafka::dead_letters::{Letter, ReplaySettings, read_letters, replay_letters};
 use crate::kafka::probe::reach;
-use crate::source::LATE;
+use crate::source::{DeadLetterPayload, LATE};
 use crate::validation::Reason;
 
 /// What is done with the dead letters.
@@ -78,7 +79,7 @@ pub fn dead_letters(what: DeadLetters, config: &Config) -> Result<(), Failure> {
         }
     }
     // First, as it can say best why nobody answers.
-    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     match what {
         DeadLetters::List { reason, limit, json } => list(reason.as_deref(), limit, json, config),
         DeadLetters::Show { place, raw } => show(place, raw, config),
@@ -102,7 +103,7 @@ fn list(reason: Option<&str>, limit: usize, json: bool, config: &Config) -> Resu
         ControlFlow::Continue(())
     };
     let strange = read_letters(&config.connection(), &topic, &BTreeMap::new(), &mut each)
-        .map_err(|e| Failure::new(Exit::Kafka, e))?;
+        .map_err(|e| Failure::new(e.exit(), e))?;
     for letter in &last {
         if json {
             println!("{}", serde_json::to_string(letter).map_err(|e| Failure::new(Exit::Failure, e))?);
@@ -124,16 +125,28 @@ fn list(reason: Option<&str>, limit: usize, json: bool, config: &Config) -> Resu
 
 fn line(letter: &Letter) -> String {
     let Letter {
-        partition, offset, timestamp_ms, reason, source_topic, source_partition, source_offset, bytes, ..
+        partition,
+        offset,
+        timestamp_ms,
+        reason,
+        source_topic,
+        source_partition,
+        source_offset,
+        kept,
+        bytes,
+        ..
     } = letter;
     let written = timestamp_ms.and_then(|ms| u64::try_from(ms).ok()).map_or_else(
         || "-".to_owned(),
         |ms| humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(ms)).to_string(),
     );
     let cut = letter.cut_from_bytes.map(|from| format!(" of {from}")).unwrap_or_default();
-    format!(
-        "{partition}/{offset}  {written}  {reason}  {source_topic}/{source_partition}/{source_offset}  {bytes}{cut} bytes"
-    )
+    let kept = match kept {
+        DeadLetterPayload::Original => format!("{bytes}{cut} bytes"),
+        DeadLetterPayload::Sanitised => format!("sanitised, {bytes} bytes"),
+        DeadLetterPayload::Nothing => "nothing kept".to_owned(),
+    };
+    format!("{partition}/{offset}  {written}  {reason}  {source_topic}/{source_partition}/{source_offset}  {kept}")
 }
 
 fn show(place: Place, raw: bool, config: &Config) -> Result<(), Failure> {
@@ -153,12 +166,35 @@ fn show(place: Place, raw: bool, config: &Config) -> Result<(), Failure> {
         return std::io::stdout().write_all(&letter.payload).map_err(|e| Failure::new(Exit::Failure, e));
     }
     println!("{}", line(&letter));
-    match Decoder::default().decode(&letter.payload) {
-        Ok(event) => println!("decoded by the published schema: {event:#?}"),
-        Err(error) => println!("by the published schema: {error}"),
+    match letter.kept {
+        DeadLetterPayload::Nothing => println!("none of the record's bytes were kept"),
+        DeadLetterPayload::Sanitised => match sanitised_event_json(&letter.payload) {
+            Some(event) => println!("the sanitised event: {event:#}"),
+            None => println!("no sanitised event of the published schema"),
+        },
+        DeadLetterPayload::Original => println!("{}", decoded(&letter.payload, config)),
     }
     println!("bytes: {}", letter.payload.escape_ascii());
     Ok(())
+}
+
+/// What a payload is as an event, or why it is none.
+fn decoded(payload: &[u8], config: &Config) -> String {
+    let (which, decoder, body) = match config.schema_registry.registry() {
+        None => ("the published schema".to_owned(), Ok(Decoder::default()), payload),
+        Some(registry) => {
+            let Some((id, body)) = split(payload) else {
+                return "not in the registry's wire format: it does not begin with 0 and the id of a schema".to_owned();
+            };
+            let schema = registry.schema(id).map_err(|error| error.to_string());
+            let decoder = schema.and_then(|schema| schema.decoder());
+            (format!("schema {id} of the registry"), decoder, body)
+        }
+    };
+    match decoder.map(|decoder| decoder.decode(body).map(|event| format!("{event:#?}")).map_err(|e| e.to_string())) {
+        Ok(Ok(event)) => format!("decoded by {which}: {event}"),
+        Ok(Err(error)) | Err(error) => format!("by {which}: {error}"),
+    }
 }
 
 /// The same as [`read_letters`] of one partition, the others being passed over.
@@ -173,7 +209,7 @@ fn read_letters_of(
         if letter.partition == partition { each(letter) } else { ControlFlow::Continue(()) }
     };
     let read = read_letters(&config.connection(), topic, from, &mut of_partition);
-    read.map(drop).map_err(|e| Failure::new(Exit::Kafka, e))
+    read.map(drop).map_err(|e| Failure::new(e.exit(), e))
 }
 
 fn replay(reason: String, dry_run: bool, json: bool, config: &Config) -> Result<(), Failure> {
@@ -186,7 +222,7 @@ fn replay(reason: String, dry_run: bool, json: bool, config: &Config) -> Result<
         reason,
         dry_run,
     };
-    let replayed = replay_letters(&settings).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    let replayed = replay_letters(&settings).map_err(|e| Failure::new(e.exit(), e))?;
     if json {
         println!("{}", serde_json::to_string(&replayed).map_err(|e| Failure::new(Exit::Failure, e))?);
         return Ok(());
@@ -195,7 +231,7 @@ fn replay(reason: String, dry_run: bool, json: bool, config: &Config) -> Result<
     let sent = if dry_run { "would be sent back" } else { "sent back" };
     println!("{} {sent} to {events}: those of {reason:?} that were not before", replayed.sent);
     if replayed.not_whole > 0 {
-        println!("{} stay where they are: not all of their bytes were kept", replayed.not_whole);
+        println!("{} stay where they are: not all of their bytes were kept as they came", replayed.not_whole);
     }
     if replayed.elsewhere > 0 {
         println!(
@@ -233,10 +269,15 @@ mod tests {
             source_partition: 3,
             source_offset: 99,
             cut_from_bytes: Some(2_000_000),
+            kept: DeadLetterPayload::Original,
             bytes: 900_000,
             payload: Vec::new(),
         };
         assert_eq!(line(&letter), "0/17  2026-11-25T19:55:00.250Z  undecodable  events/3/99  900000 of 2000000 bytes");
+        let sanitised = Letter { kept: DeadLetterPayload::Sanitised, bytes: 99, ..letter.clone() };
+        assert!(line(&sanitised).ends_with("events/3/99  sanitised, 99 bytes"));
+        let nothing = Letter { kept: DeadLetterPayload::Nothing, bytes: 0, ..letter.clone() };
+        assert!(line(&nothing).ends_with("events/3/99  nothing kept"));
         assert!(line(&Letter { timestamp_ms: None, ..letter }).starts_with("0/17  -  undecodable"));
     }
 }

@@ -51,14 +51,19 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     stop_on_signal(Arc::clone(&stop), Arc::clone(&running))?;
     let kafka = |reason| Failure::new(Exit::Kafka, reason);
     let topics = config.job_topics();
-    let broker = EmbeddedBroker::start(&[
+    let mut made = vec![
         (topics.events.as_str(), config.topics.events_partitions),
         (topics.results.as_str(), config.topics.results_partitions),
         (topics.dead_letters.as_str(), 1),
         (topics.progress.as_str(), 1),
-    ])
-    .map_err(kafka)?;
+    ];
+    let sanitised = topics.sanitised_events.as_deref();
+    made.extend(sanitised.map(|topic| (topic, config.topics.sanitised_events_partitions)));
+    let broker = EmbeddedBroker::start(&made).map_err(kafka)?;
     config.kafka.brokers = broker.address();
+    // Everything is in this process.
+    config.schema_registry.url = None;
+    config.generator.schema_change.enabled = false;
 
     logging::begin_process(0);
     let workers = config.cluster.workers;
@@ -74,9 +79,9 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
     }
 
     let meaning = config.meaning();
-    let settings = StartSettings { topic_ids: false, ..start_settings(&config, From::Earliest, false) };
+    let settings = StartSettings { can_describe: false, ..start_settings(&config, From::Earliest, false) };
     let (committer, start) = start_job(&settings, &|committed| meaning.differences(committed))
-        .map_err(|e: StartError| kafka(e.to_string()))?;
+        .map_err(|e: StartError| Failure::new(e.exit(), e))?;
     let (allocators, start) = assemble::<ClusterError>(&Cluster::single(workers), "demo", || Ok(start))
         .map_err(|e| Failure::new(e.exit(), e))?;
     site.begin(start.generation, start.input.len(), &allocators.heartbeats);
@@ -108,7 +113,7 @@ pub fn demo(demo: Demo, mut config: Config) -> Result<(), Failure> {
         std::thread::Builder::new()
             .name("generator".to_owned())
             .spawn(move || {
-                if let Err(failure) = produce(&config, &stop, |_| {}) {
+                if let Err(failure) = produce(&config, &stop, None, |_| {}) {
                     failure.exit.now(failure.why);
                 }
             })

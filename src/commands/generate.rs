@@ -1,11 +1,19 @@
-//! `clicktide generate`: synthetic traffic into the events topic.
+//! `clicktide generate`: synthetic traffic into the events topic, or into files.
 
+mod encoder;
+mod files;
+
+use std::fmt;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::avro;
+use serde::{Serialize, Serializer};
+
+use self::encoder::Encoder;
+use crate::audit::Totals;
 use crate::commands::progress::Teller;
 use crate::commands::signals::stop_on_signal;
 use crate::commands::status_line::{Voice, span};
@@ -14,52 +22,115 @@ use crate::exit::{Exit, Failure};
 use crate::generator::clock::SystemClock;
 use crate::generator::report::{Progress, Summary};
 use crate::generator::run::{RunError, run};
-use crate::http::{self, GeneratorSite, Health, Site};
+use crate::generator::send::SendEvent;
+use crate::generator::truth::{LiveTruth, Told, TruthError};
+use crate::http::{self, GeneratorSite, Health, Server, Site};
 use crate::kafka::probe::reach;
 use crate::kafka::producer::{EventProducer, ProducerConfig, ProducerError};
 use crate::metrics;
 use crate::millis::Millis;
 
-/// Generates until the configured duration is over or a signal comes. In JSON, the summary is told.
+/// Where the events go, and what is written about them.
+#[derive(Clone, Debug)]
+pub struct Generate {
+    /// Where the exact results are written, if anywhere.
+    pub truth: Option<PathBuf>,
+    /// The files that the events go to, each a partition; none: they go to the topic.
+    pub output: Vec<PathBuf>,
+    /// When the traffic in files begins, ms since the epoch; none: now.
+    pub start_ms: Option<i64>,
+    /// How it is told what is going on. In JSON, the summary is.
+    pub voice: Voice,
+}
+
+/// Generates until the configured duration is over or a signal comes.
 ///
 /// # Errors
-/// When the topic can't be produced to.
-pub fn generate(voice: Voice, config: &Config) -> Result<(), Failure> {
+/// When the topic can't be produced to, or a file can't be written; when not every event was acknowledged.
+pub fn generate(generate: Generate, config: &Config) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop), Arc::new(AtomicBool::new(true)))?;
-    let metrics = metrics::install().map_err(|e| Failure::new(Exit::Failure, e))?;
-    let figures = Arc::new(Figures::default());
-    let server = match config.generator.http_listen {
-        None => None,
-        Some(address) => {
-            let failure = |e| Failure::new(Exit::Configuration, format!("generator.http_listen = {address}: {e}"));
-            let shown = Arc::clone(&figures);
-            let site = GeneratorSite { health: Arc::new(move || shown.health()), metrics, access: config.access() };
-            let listener = TcpListener::bind(address).map_err(failure)?;
-            Some(http::serve(listener, Site::Generator(site)).map_err(failure)?)
-        }
-    };
+    let voice = generate.voice;
     let duration = config.generator.duration.map(Millis::duration);
     let mut teller = Teller::new(voice);
-    let summary = produce(config, &stop, |progress| {
-        figures.note(progress);
-        teller.tell(|| told(progress, duration));
-    });
+    let mut tell = |progress: &Progress| teller.tell(|| told(progress, duration));
+    let generated = if generate.output.is_empty() {
+        let figures = Arc::new(Figures::default());
+        let server = serve(config, &figures)?;
+        let generated = produce(config, &stop, generate.truth.as_deref(), |progress| {
+            figures.note(progress);
+            tell(progress);
+        });
+        if let Some(server) = server {
+            server.stop();
+        }
+        generated
+    } else {
+        files::write(&generate, config, &stop, tell)
+    };
     drop(teller);
-    if let Some(server) = server {
-        server.stop();
-    }
-    let summary = summary?;
+    let generated = generated?;
     if voice.json {
-        let line = serde_json::to_string(&summary).map_err(|e| Failure::new(Exit::Failure, e))?;
+        let line = serde_json::to_string(&generated).map_err(|e| Failure::new(Exit::Failure, e))?;
         println!("{line}");
     } else {
-        println!("{summary}");
+        println!("{generated}");
     }
-    if summary.failed + summary.unknown > 0 {
-        return Err(Failure::new(Exit::Kafka, "not every event was acknowledged"));
+    let Summary { failed, unknown, .. } = generated.summary;
+    match generated.truth {
+        _ if failed + unknown > 0 => Err(Failure::new(Exit::Kafka, "not every event was acknowledged")),
+        Some(Err(error)) => Err(Failure::new(Exit::Failure, error)),
+        Some(Ok(_)) | None => Ok(()),
     }
-    Ok(())
+}
+
+/// What a run has done, and what its truth has become.
+#[derive(Debug)]
+pub struct Generated {
+    /// What was sent.
+    pub summary: Summary,
+    /// The truth, if it was asked for.
+    pub truth: Option<Result<Told, TruthError>>,
+}
+
+/// The summary, with what the truth is made of as `truth`.
+impl Serialize for Generated {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct WithTruth<'a> {
+            #[serde(flatten)]
+            summary: &'a Summary,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            truth: Option<&'a Told>,
+        }
+        let truth = self.truth.as_ref().and_then(|truth| truth.as_ref().ok());
+        WithTruth { summary: &self.summary, truth }.serialize(serializer)
+    }
+}
+
+impl fmt::Display for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.summary)?;
+        let Some(Ok(Told { file, totals })) = &self.truth else { return Ok(()) };
+        let Totals { counted, late, duplicates, rejected, results } = totals;
+        let duplicates = if *duplicates > 0 { format!(", {duplicates} duplicates") } else { String::new() };
+        write!(
+            f,
+            "\ntruth         {results} results of {counted} events counted, {late} late, {rejected} rejected{duplicates}: {}",
+            file.display()
+        )
+    }
+}
+
+/// The generator's own health and metrics, if they are wanted.
+fn serve(config: &Config, figures: &Arc<Figures>) -> Result<Option<Server>, Failure> {
+    let metrics = metrics::install().map_err(|e| Failure::new(Exit::Failure, e))?;
+    let Some(address) = config.generator.http_listen else { return Ok(None) };
+    let failure = |e| Failure::new(Exit::Configuration, format!("generator.http_listen = {address}: {e}"));
+    let shown = Arc::clone(figures);
+    let site = GeneratorSite { health: Arc::new(move || shown.health()), metrics, access: config.access() };
+    let listener = TcpListener::bind(address).map_err(failure)?;
+    http::serve(listener, Site::Generator(site)).map_err(failure).map(Some)
 }
 
 /// A report, with how much of the time is over and how much is left, where that is known.
@@ -71,13 +142,18 @@ fn told(progress: &Progress, duration: Option<Duration>) -> String {
     format!("generate · {percent:.0} % · {} left · {progress}", span(left_ms))
 }
 
-/// Produces as the configuration says, until `stop`.
+/// Produces as the configuration says, until `stop`, and writes the truth to a file, if there is one.
 ///
 /// # Errors
-/// When the topic can't be produced to.
-pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)) -> Result<Summary, Failure> {
+/// When the topic can't be produced to, or the file can't be made.
+pub fn produce(
+    config: &Config,
+    stop: &AtomicBool,
+    truth: Option<&Path>,
+    report: impl FnMut(&Progress),
+) -> Result<Generated, Failure> {
     // First, as it can say best why nobody answers.
-    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    reach(&config.connection(), Duration::from_secs(10)).map_err(|e| Failure::new(e.exit(), e))?;
     let producer = ProducerConfig {
         brokers: config.kafka.brokers.clone(),
         topic: config.kafka.events_topic.clone(),
@@ -86,16 +162,39 @@ pub fn produce(config: &Config, stop: &AtomicBool, report: impl FnMut(&Progress)
         statistics_interval: config.kafka.statistics_interval.map(Millis::duration),
         connect_timeout: Duration::from_secs(10),
     };
-    let mut sink = EventProducer::connect(producer, avro::encode_event as fn(&_, &mut Vec<u8>))
-        .map_err(|e: ProducerError| Failure::new(Exit::Kafka, e))?;
+    let kafka = |e: ProducerError| Failure::new(e.exit(), e);
+    let encoder = Encoder::new(config)?;
+    let ingest = truth.map(|_| config.ingest()).inspect(|ingest| encoder.teach(ingest));
+    let mut sink = EventProducer::connect(producer, encoder.encode).map_err(kafka)?;
     if let Some(balanced) = config.generator.balanced_partitions.filter(|n| *n as usize != sink.partitions()) {
         let partitions = sink.partitions();
         tracing::warn!(balanced, partitions, "generator.balanced_partitions is not the topic's number of partitions");
     }
+    let truth = match truth.zip(ingest) {
+        Some((file, ingest)) => {
+            let end_offsets = sink.end_offsets().map_err(kafka)?;
+            if end_offsets.iter().any(|end| *end > 0) {
+                tracing::warn!("the topic is not empty: the truth is that of a job which begins where it ends now");
+            }
+            let truth = LiveTruth::begin(file, ingest, config.history(), &end_offsets);
+            let truth = truth.map_err(|e| Failure::new(Exit::Failure, e))?;
+            sink.tell(truth.witness());
+            Some(truth)
+        }
+        None => None,
+    };
     match run(&config.generator, &SystemClock::default(), stop, &mut sink, report) {
-        Ok(summary) => Ok(summary),
-        Err(error @ RunError::Settings(_)) => Err(Failure::new(Exit::Configuration, error)),
-        Err(error @ RunError::Send { .. }) => Err(Failure::new(Exit::Kafka, error)),
+        Ok(summary) => {
+            let truth = truth.map(|truth| truth.finish(summary.failed + summary.unknown));
+            Ok(Generated { summary, truth })
+        }
+        Err(error) => {
+            let exit = match &error {
+                RunError::Settings(_) => Exit::Configuration,
+                RunError::Send { source, .. } => source.exit(),
+            };
+            Err(Failure::new(exit, error))
+        }
     }
 }
 

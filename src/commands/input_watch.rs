@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::commands::signals::stop_in_good_order;
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::http::Status;
 use crate::kafka::watch::{Sight, TopicWatch, Vigil};
 
@@ -42,7 +42,7 @@ impl InputWatch {
         let see = move |sight| match sight {
             Sight::Silent(why) => status.set_kafka_silence(Some(why)),
             Sight::Answers => status.set_kafka_silence(None),
-            Sight::Lost(why) => Exit::Kafka.now(why),
+            Sight::Lost(cause, why) => cause.exit().now(why),
             // Already stopping, for another reason.
             Sight::Grown(_) if stop.load(Ordering::Relaxed) => {}
             Sight::Grown(now) => {
@@ -56,7 +56,7 @@ impl InputWatch {
             }
         };
         let topic = TopicWatch::start(&config.connection(), &config.kafka.events_topic, vigil, see)
-            .map_err(|reason| Failure::new(Exit::Kafka, reason))?;
+            .map_err(|e| Failure::new(e.exit(), e))?;
         Ok(InputWatch { topic, partitions, until_end, grown })
     }
 

@@ -60,7 +60,9 @@ pub fn launch(launch: &Launch, config: &Config) -> Result<(), Failure> {
             tracing::info!("the job's input has grown: starting the job again");
             continue;
         }
-        if let Some(exit) = hopeless(code) {
+        // Files with certificates or passwords may have been renewed since a run that was good.
+        let denied = code == Some(Exit::Denied as i32) && began.elapsed() <= GOOD_RUN;
+        if let Some(exit) = hopeless(code).or(denied.then_some(Exit::Denied)) {
             return Err(Failure::new(exit, format!("a process {lost}, which a restart does not mend")));
         }
         if began.elapsed() > GOOD_RUN {
@@ -94,7 +96,7 @@ fn weight(code: Option<i32>) -> u8 {
         AGAIN => 0,
         // Another one was lost first.
         Some(code) if code == Exit::PeerLost as i32 => 1,
-        code if hopeless(code).is_some() => 3,
+        code if hopeless(code).is_some() || code == Some(Exit::Denied as i32) => 3,
         _ => 2,
     }
 }
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn the_end_that_says_most_counts() {
         let code = |exit: Exit| Some(exit as i32);
-        let rising = [code(Exit::Again), code(Exit::PeerLost), code(Exit::Kafka), code(Exit::Fenced)];
+        let rising = [code(Exit::Again), code(Exit::PeerLost), code(Exit::Kafka), code(Exit::Denied)];
         assert!(rising.is_sorted_by_key(|code| weight(*code)));
         for same in [None, code(Exit::Panic), code(Exit::CommitUnknown), code(Exit::Source), code(Exit::Cluster)] {
             assert_eq!(weight(same), weight(code(Exit::Kafka)));

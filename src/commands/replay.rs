@@ -18,7 +18,7 @@ use crate::file::{FilePartition, JsonLinesSink};
 use crate::logging;
 use crate::pipeline::{self, Ended, Job, JobError, ObserveJob, OpenPartitions, Unpaced, Waker};
 use crate::progress::{JobStart, PartitionCut};
-use crate::source::{SourceCounts, SourceError, SourcePartition};
+use crate::source::{SourceCounts, SourceError, SourcePartition, SourceSettings};
 use crate::work::Work;
 
 /// What to replay, and where its results go.
@@ -27,6 +27,8 @@ pub struct Replay {
     pub files: Vec<PathBuf>,
     /// Where results are written; none: standard output.
     pub output: Option<PathBuf>,
+    /// Where sanitised events are written; none: nowhere.
+    pub sanitised: Option<PathBuf>,
     /// How it is told what is going on. In JSON, the summary goes to standard output.
     pub voice: Voice,
 }
@@ -37,23 +39,28 @@ pub struct Replay {
 /// When a file can't be read or the results can't be written.
 pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
     let cluster = config.cluster();
-    let source = config.source_settings();
+    let source = SourceSettings { sanitised_events: replay.sanitised.is_some(), ..config.source_settings() };
     // Opened once before anything starts, so that a wrong name is told at once.
     for (partition, file) in replay.files.iter().enumerate() {
         FilePartition::open(file, partition as i32).map_err(|e| Failure::new(Exit::Source, e))?;
     }
-    if let Some(output) = &replay.output
-        && let Ok(output) = output.canonicalize()
-        && replay.files.iter().any(|file| file.canonicalize().is_ok_and(|file| file == output))
-    {
-        let why = format!("--output {}: is also read, and would be overwritten", output.display());
-        return Err(Failure::new(Exit::Configuration, why));
+    let written = [("--output", &replay.output), ("--sanitised", &replay.sanitised)];
+    for (flag, path) in written.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
+        let same =
+            |file: &PathBuf| file.canonicalize().is_ok_and(|file| path.canonicalize().is_ok_and(|path| file == path));
+        if replay.files.iter().any(same) {
+            let why = format!("{flag} {}: is also read, and would be overwritten", path.display());
+            return Err(Failure::new(Exit::Configuration, why));
+        }
+    }
+    if replay.sanitised.is_some() && replay.sanitised == replay.output {
+        return Err(Failure::new(Exit::Configuration, "--sanitised: is where the results go, too"));
     }
     let partitions = replay.files.len() as i32;
     let identity = format!("replay of {partitions} files");
     let (allocators, start) = assemble::<ClusterError>(&cluster, &identity, || Ok(JobStart::fresh(partitions)))
         .map_err(|e| Failure::new(e.exit(), e))?;
-    let sink = (cluster.process == 0).then(|| sink(replay.output)).transpose()?;
+    let sink = (cluster.process == 0).then(|| sink(replay.output, replay.sanitised)).transpose()?;
     let counts = Arc::new(Counts::default());
     let work = Arc::new(Work::default());
     let observer: Arc<dyn ObserveJob> = Arc::clone(&counts) as _;
@@ -84,13 +91,22 @@ pub fn replay(replay: Replay, config: &Config) -> Result<(), Failure> {
     }
 }
 
-fn sink(output: Option<PathBuf>) -> Result<Box<dyn CommitEpoch>, Failure> {
-    let Some(path) = output else {
-        return Ok(Box::new(JsonLinesSink::new(BufWriter::new(io::stdout()), "standard output")));
+fn sink(output: Option<PathBuf>, sanitised: Option<PathBuf>) -> Result<Box<dyn CommitEpoch>, Failure> {
+    type Output = Box<dyn Write + Send>;
+    let created = |path: PathBuf| {
+        let name = path.display().to_string();
+        let file = File::create(&path).map_err(|e| Failure::new(Exit::Failure, format!("can't write {name}: {e}")))?;
+        Ok::<_, Failure>((Box::new(BufWriter::new(file)) as Output, name))
     };
-    let name = path.display().to_string();
-    let file = File::create(&path).map_err(|e| Failure::new(Exit::Failure, format!("can't write {name}: {e}")))?;
-    Ok(Box::new(JsonLinesSink::new(BufWriter::new(file), name)))
+    let (output, name) = match output {
+        Some(path) => created(path)?,
+        None => (Box::new(BufWriter::new(io::stdout())) as Output, "standard output".to_owned()),
+    };
+    let sink = JsonLinesSink::new(output, name);
+    Ok(match sanitised.map(created).transpose()? {
+        Some((output, name)) => Box::new(sink.with_sanitised(output, name)),
+        None => Box::new(sink),
+    })
 }
 
 /// The files, and how much of those of this process is read.

@@ -10,6 +10,7 @@ use clicktide_dataflows::time::{Tick, Windows};
 
 use crate::checkpoint::choose::{find_probe, put_probe};
 use crate::checkpoint::coordinator::{Committed, CoordinatorSettings, SavepointRequests};
+use crate::checkpoint::names;
 use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::worker::Checkpoints;
@@ -17,16 +18,19 @@ use crate::checkpoint::writer::{Writer, WriterSettings};
 use crate::cluster::{Cluster, ClusterError, Heartbeats, assemble};
 use crate::commands::input_watch::InputWatch;
 use crate::commands::signals::{stop_at_end_of_input, stop_on_signal};
-use crate::committer::{CommitEpoch, CommitError};
+use crate::committer::CommitEpoch;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::http::{self, ClosedWindow, JobSite, JobStore, ProcessIdentity, Server, Site, Status, View, ViewLimits};
+use crate::kafka::committer::OutputSchemas;
 use crate::kafka::history::{HistorySettings, PastWindow, read_history};
+use crate::kafka::probe::reach;
 use crate::kafka::source::KafkaPartitions;
 use crate::kafka::start::{From, Savepoint, StartError, StartSettings, start_job};
 use crate::observe::Observer;
 use crate::pipeline::{self, Ended, Job, ObserveJob, Unpaced};
 use crate::progress::JobStart;
+use crate::registry::{Schemas, Subject};
 use crate::report::Phase;
 use crate::{logging, metrics};
 
@@ -43,7 +47,7 @@ pub struct Run {
     pub status: bool,
     /// Whether to go on where records that are needed are gone.
     pub accept_gap: bool,
-    /// What a new job begins with: `NAME`, or `JOB/NAME` for a savepoint of another job.
+    /// What a new job begins with: `NAME`, or `JOB/NAME` for a savepoint of another job; or a checkpoint's name from the list.
     pub from_savepoint: Option<String>,
 }
 
@@ -63,13 +67,13 @@ impl std::convert::From<Early> for Failure {
     fn from(early: Early) -> Self {
         match early {
             Early::Cluster(error) => Failure::new(error.exit(), error),
-            Early::Start(error @ StartError::Refused { .. }) => Failure::new(Exit::Refused, error),
-            Early::Start(StartError::Commit(error @ CommitError::Fenced(_))) => Failure::new(Exit::Fenced, error),
-            Early::Start(error @ StartError::Checkpoints(_)) => Failure::new(Exit::Checkpoints, error),
-            Early::Start(error) => Failure::new(Exit::Kafka, error),
+            Early::Start(error) => Failure::new(error.exit(), error),
         }
     }
 }
+
+/// How long a broker may take to answer at the start.
+const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs one process of the job until it is stopped, fails, or a bounded job is finished.
 ///
@@ -92,14 +96,26 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
         write_status(Arc::clone(&site.status))?;
     }
 
+    let source = config.source_settings();
+    let schemas = source.ingest.format.schemas().cloned();
+    if let Some(schemas) = &schemas {
+        let waits = Arc::clone(schemas);
+        site.status.set_registry_waits(move || waits.waits());
+    }
     let meaning = config.meaning();
     let savepoint = run.from_savepoint.as_deref().map(|savepoint| find_savepoint(config, savepoint)).transpose()?;
     let settings = StartSettings {
         checkpoints: store.clone(),
         savepoint,
         accept_gap: run.accept_gap,
+        // Before the processes come together: a start that waits for the registry fences nobody.
+        schemas: output_schemas(config, schemas.as_deref().filter(|_| cluster.process == 0))?,
         ..start_settings(config, run.from, run.until_end)
     };
+    if cluster.process > 0 {
+        // Process 0 does so when it starts the job. The others may be on other machines, with other files.
+        reach(&settings.kafka, REACH_TIMEOUT).map_err(|e| Failure::new(e.exit(), e))?;
+    }
     let identity = format!("{} {}", settings.job, settings.configuration);
     let mut committer = None;
     let (allocators, start) = assemble(&cluster, &identity, || {
@@ -141,7 +157,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let now_ms = pipeline::monotonic_clock();
     let partitions = KafkaPartitions::new(settings.kafka.clone(), settings.topics.events.clone(), Arc::clone(&now_ms))
         .map_err(|reason| Failure::new(Exit::Kafka, reason));
-    let partitions = or_end(partitions);
+    let partitions = or_end(partitions).waiting_for(schemas);
     let input = or_end(InputWatch::start(config, start.input.len(), run.until_end, &stop, Arc::clone(&site.status)));
     let status = Arc::clone(&site.status);
     let observer =
@@ -152,7 +168,7 @@ pub fn run(run: Run, config: &Config) -> Result<(), Failure> {
     let checkpoints = or_end(checkpoints.transpose());
     let job = Job {
         workers: cluster.workers,
-        source: config.source_settings(),
+        source,
         start,
         partitions: Box::new(partitions),
         committer: committer
@@ -243,9 +259,12 @@ fn checkpoints(why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Checkpoints, why)
 }
 
-/// The savepoint that is called `NAME` or `JOB/NAME`.
+/// The savepoint that is called `NAME` or `JOB/NAME`, or the checkpoint `checkpoints/…` or `JOB/checkpoints/…`.
 fn find_savepoint(config: &Config, called: &str) -> Result<Savepoint, Failure> {
-    let (job, name) = called.rsplit_once('/').unwrap_or((&config.job.name, called));
+    let (job, name) = match called.split_once('/') {
+        Some(of_job) if names::checkpoint_of(called).is_none() => of_job,
+        _ => (config.job.name.as_str(), called),
+    };
     let Some(store) = config.checkpoint_store(job).map_err(checkpoints)? else {
         let why = format!("--from-savepoint {called}: checkpoints.store is \"off\"; it must be where the savepoint is");
         return Err(Failure::new(Exit::Configuration, why));
@@ -285,6 +304,24 @@ fn start_writer(
     })
 }
 
+/// The ids of the schemas of what is published, where there is a registry.
+///
+/// # Errors
+/// When the registry refuses, or the files of its TLS can't be used. While it does not answer, this waits.
+fn output_schemas(config: &Config, schemas: Option<&Schemas>) -> Result<OutputSchemas, Failure> {
+    let Some(schemas) = schemas else { return Ok(OutputSchemas::default()) };
+    let publication = config.schema_registry.publication();
+    let id = |subject: Subject| {
+        let id = schemas.id_of(publication, &subject);
+        id.map(Some).map_err(|error| Failure::new(Exit::Registry, error))
+    };
+    let sanitised_events = config.kafka.sanitised_events_topic.as_deref();
+    Ok(OutputSchemas {
+        results: id(publication.results(&config.kafka.results_topic))?,
+        sanitised_events: sanitised_events.map_or(Ok(None), |topic| id(publication.sanitised_events(topic)))?,
+    })
+}
+
 /// What a run of the configured job is started with.
 pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSettings {
     StartSettings {
@@ -298,10 +335,11 @@ pub fn start_settings(config: &Config, from: From, until_end: bool) -> StartSett
         windows: config.windows(),
         bound_ms: config.source_settings().ingest.bound_ms,
         keeps_history: config.history().any(),
-        topic_ids: true,
+        can_describe: true,
         accept_gap: false,
         checkpoints: None,
         savepoint: None,
+        schemas: OutputSchemas::default(),
     }
 }
 

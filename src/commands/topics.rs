@@ -14,8 +14,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the brokers can't be reached, or a topic is there and not as it should be.
 pub fn create(config: &Config) -> Result<(), Failure> {
-    let outcomes = create_topics(&config.connection(), &config.topic_specs(), TIMEOUT)
-        .map_err(|e| Failure::new(Exit::Kafka, e))?;
+    let outcomes =
+        create_topics(&config.connection(), &config.topic_specs(), TIMEOUT).map_err(|e| Failure::new(e.exit(), e))?;
     let mut differs = false;
     for (name, outcome) in outcomes {
         match outcome {
@@ -42,7 +42,7 @@ pub fn create(config: &Config) -> Result<(), Failure> {
 pub fn describe(config: &Config) -> Result<(), Failure> {
     let specs = config.topic_specs();
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    let found = describe_topics(&config.connection(), &names, TIMEOUT).map_err(|e| Failure::new(Exit::Kafka, e))?;
+    let found = describe_topics(&config.connection(), &names, TIMEOUT).map_err(|e| Failure::new(e.exit(), e))?;
     let mut missing = Vec::new();
     for (name, topic) in names.iter().zip(found) {
         match topic {

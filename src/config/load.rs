@@ -16,6 +16,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::{Config, Secret, validate};
+use crate::generator::Scenario;
 use crate::kafka::properties::{Properties, names_a_secret};
 
 /// Why a configuration cannot be used. No message holds a secret.
@@ -120,6 +121,8 @@ impl Config {
 /// Where values were given.
 #[derive(Debug, PartialEq, Eq)]
 enum Origin {
+    /// What the generator's scenario of this name sets.
+    Scenario(&'static str),
     File(PathBuf),
     Variable(String),
     Flag(String),
@@ -129,6 +132,7 @@ impl Origin {
     /// The greater wins.
     fn rank(&self) -> u8 {
         match self {
+            Origin::Scenario(_) => 0,
             Origin::File(_) => 1,
             Origin::Variable(_) => 2,
             Origin::Flag(_) => 3,
@@ -139,6 +143,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Origin::Scenario(name) => write!(f, "scenario {name}"),
             Origin::File(file) => write!(f, "file {}", file.display()),
             Origin::Variable(name) => write!(f, "environment variable {name}"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),
@@ -161,6 +166,9 @@ impl Provider for &Layer {
         Ok(Map::from([(Profile::Default, self.values.clone())]))
     }
 }
+
+/// The key that names a preset of others.
+const SCENARIO: &str = "generator.scenario";
 
 /// Above the dotted keys of librdkafka's properties.
 const PROPERTIES: &str = "kafka.properties.";
@@ -275,7 +283,24 @@ impl Layers {
         for Override { flag, key, value } in overrides {
             layers.push(Layer::of_text(Origin::Flag(flag.clone()), key, value, &defaults));
         }
-        Ok(Layers(layers))
+        let mut layers = Layers(layers);
+        layers.apply_scenario(&defaults);
+        Ok(layers)
+    }
+
+    /// Puts what the generator's scenario sets just below the source that names it: a file's, the environment's or the flags' own
+    /// keys stand above it.
+    fn apply_scenario(&mut self, defaults: &Value) {
+        let Some(layer) = self.layer_of(SCENARIO) else { return };
+        let name = layer.get(SCENARIO).and_then(Value::as_str);
+        // Whatever is no scenario is refused as other values are.
+        let Some(scenario) = name.and_then(Scenario::of_name) else { return };
+        let rank = layer.origin.rank();
+        let place = self.0.iter().position(|layer| layer.origin.rank() == rank).unwrap_or(0);
+        let set = scenario.keys().iter().map(|(key, value)| {
+            Layer::of_text(Origin::Scenario(scenario.name()), &format!("generator.{key}"), value, defaults)
+        });
+        self.0.splice(place..place, set);
     }
 
     /// The layer whose value for `key` counts.
@@ -304,6 +329,8 @@ impl Layers {
         };
         let value = match self.layer_of(&key).and_then(|layer| layer.get(&key)) {
             Some(_) if is_secret(&key) => "***".to_owned(),
+            // A URL may have a user and a password in it, which it must not.
+            Some(Value::String(_, text)) if key.ends_with("url") && text.contains('@') => "***".to_owned(),
             Some(value) => show(value),
             None => "?".to_owned(),
         };
@@ -345,6 +372,12 @@ impl Layers {
         match self.secret_in_file("privacy.hash_key", "privacy.hash_key_file", privacy.hash_key_file.as_deref())? {
             Some(secret) => privacy.hash_key = Some(secret),
             None => privacy.hash_key_file = None,
+        }
+        let registry = &mut config.schema_registry;
+        let password_file = registry.password_file.as_deref();
+        match self.secret_in_file("schema_registry.password", "schema_registry.password_file", password_file)? {
+            Some(secret) => registry.password = Some(secret),
+            None => registry.password_file = None,
         }
         let cluster = &mut config.cluster;
         match self.secret_in_file("cluster.secret", "cluster.secret_file", cluster.secret_file.as_deref())? {
@@ -400,7 +433,8 @@ fn resolve(above: &str, properties: &Properties, environment: &Environment) -> R
 
 fn is_secret(key: &str) -> bool {
     let property = key.strip_prefix(PROPERTIES).or_else(|| key.strip_prefix(OPTIONS));
-    ["privacy.hash_key", "cluster.secret", "http.token"].contains(&key) || property.is_some_and(names_a_secret)
+    let secrets = ["privacy.hash_key", "cluster.secret", "http.token", "schema_registry.password"];
+    secrets.contains(&key) || property.is_some_and(names_a_secret)
 }
 
 /// A value as it is written in TOML.

@@ -21,6 +21,9 @@ pub struct Meaning {
     #[serde(skip_serializing_if = "is_off")]
     deduplication: super::Deduplication,
     dead_letters: super::DeadLetters,
+    /// Whether events are read in the wire format of a schema registry: what is an event in one format is none in the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_registry: Option<&'static str>,
 }
 
 /// What was committed before there was such a section has none, which means the same.
@@ -71,6 +74,7 @@ impl Meaning {
             },
             deduplication: config.deduplication.clone(),
             dead_letters: config.dead_letters.clone(),
+            schema_registry: config.schema_registry.url.as_ref().map(|_| "on"),
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod load;
 mod meaning;
+mod registry;
 mod secret;
 mod sections;
 mod topics;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Environment, Override};
 pub use meaning::Meaning;
+pub use registry::SchemaRegistry;
 pub use secret::Secret;
 pub use sections::{
     Checkpoints, Cluster, DEVELOPMENT_HASH_KEY, DeadLetters, Deduplication, Flow, Health, Http, Job, Kafka, Logging,
@@ -39,6 +41,7 @@ use crate::ingest::{Format, Ingest};
 use crate::kafka::committer::JobTopics;
 use crate::logging::{self, FileSettings, LogSettings, RepeatSettings};
 use crate::privacy::HashKey;
+use crate::registry::Schemas;
 use crate::source::SourceSettings;
 use crate::validation::Limits;
 
@@ -53,6 +56,8 @@ pub struct Config {
     pub job: Job,
     /// The brokers and the topics.
     pub kafka: Kafka,
+    /// By which schemas records are written.
+    pub schema_registry: SchemaRegistry,
     /// What `topics create` makes.
     pub topics: Topics,
     /// The windows and event time.
@@ -100,10 +105,19 @@ impl Config {
         HashKey::new(secret).expect("the hash key was validated when the configuration was loaded")
     }
 
-    /// How records are read and judged: Avro bodies by the published schema.
+    /// How records are written: with a schema registry in its wire format, without one as bare bodies of the published schema. Each
+    /// call is a registry anew, of which no schema is known.
+    pub fn format(&self) -> Format {
+        match self.schema_registry.registry() {
+            Some(registry) => Format::Wire(Arc::new(Schemas::new(registry))),
+            None => Format::Avro(Decoder::default()),
+        }
+    }
+
+    /// How records are read and judged.
     pub fn ingest(&self) -> Ingest {
         Ingest {
-            format: Format::Avro(Decoder::default()),
+            format: self.format(),
             limits: self.limits(),
             hash_key: self.hash_key(),
             page_key: self.privacy.page_key,
@@ -129,6 +143,7 @@ impl Config {
             records_in_flight: self.flow.records_in_flight,
             late_to_dead_letters: self.dead_letters.late,
             dead_letter_payload: self.privacy.dead_letter_payload,
+            sanitised_events: self.kafka.sanitised_events_topic.is_some(),
         }
     }
 
@@ -138,6 +153,7 @@ impl Config {
             events: self.kafka.events_topic.clone(),
             results: self.kafka.results_topic.clone(),
             dead_letters: self.kafka.dead_letters_topic.clone(),
+            sanitised_events: self.kafka.sanitised_events_topic.clone(),
             progress: self.kafka.progress_topic.clone(),
         }
     }

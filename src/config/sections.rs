@@ -44,6 +44,9 @@ pub struct Kafka {
     pub results_topic: String,
     /// The topic of rejected records.
     pub dead_letters_topic: String,
+    /// The topic of the valid events without their personal data; off: there are none.
+    #[serde(with = "or_off")]
+    pub sanitised_events_topic: Option<String>,
     /// The topic of what has been committed, one per job.
     pub progress_topic: String,
     /// After how long without a sign of life the broker aborts the job's transaction; readers wait as long for a dead job.
@@ -78,6 +81,10 @@ pub struct Topics {
     pub results_retention: Millis,
     /// How long dead letters are kept.
     pub dead_letters_retention: Millis,
+    /// Partitions of the topic of sanitised events.
+    pub sanitised_events_partitions: i32,
+    /// How long sanitised events are kept.
+    pub sanitised_events_retention: Millis,
 }
 
 /// `[windows]`: the sliding windows and event time. All of it gives results their meaning.
@@ -268,6 +275,7 @@ impl Default for Kafka {
             events_topic: "clickstream-events".to_owned(),
             results_topic: "analytics-results".to_owned(),
             dead_letters_topic: "clickstream-dead-letters".to_owned(),
+            sanitised_events_topic: None,
             progress_topic: "clicktide-progress".to_owned(),
             transaction_timeout: Millis(15_000),
             lost_after: Millis(20_000),
@@ -288,6 +296,8 @@ impl Default for Topics {
             events_retention: Millis(2 * HOUR),
             results_retention: Millis(24 * HOUR),
             dead_letters_retention: Millis(24 * HOUR),
+            sanitised_events_partitions: 6,
+            sanitised_events_retention: Millis(24 * HOUR),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::checkpoint::store::StoreLocation;
 use crate::millis::Millis;
 use crate::privacy::PageKey;
+use crate::source::DeadLetterPayload;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -104,7 +105,7 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file("[job]\nname = ", "FILE:2: not TOML: a value is missing, or its quotes are");
     file(
         "[jobs]\n",
-        "jobs (file FILE): there is no such key; known here: job, kafka, topics, windows, validation, privacy, deduplication, dead_letters, cluster, flow, checkpoints, http, health, logging, generator",
+        "jobs (file FILE): there is no such key; known here: job, kafka, schema_registry, topics, windows, validation, privacy, deduplication, dead_letters, cluster, flow, checkpoints, http, health, logging, generator",
     );
     file("[job]\nnames = 1", "job.names (file FILE): there is no such key; known here: name");
     file("job = 1", "job = 1 (file FILE): must be a table of keys");
@@ -122,6 +123,26 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
         "kafka.results_topic = \"clickstream-events\" (file FILE): must be another topic than kafka.events_topic",
     );
     file(
+        "kafka.sanitised_events_topic = \"clicktide-progress\"",
+        "kafka.sanitised_events_topic = \"clicktide-progress\" (file FILE): must be another topic than kafka.progress_topic",
+    );
+    file(
+        "kafka.sanitised_events_topic = \"a b\"",
+        "kafka.sanitised_events_topic = \"a b\" (file FILE): must be 1 to 249 letters, digits, dots, underscores and hyphens",
+    );
+    file(
+        "kafka.sanitised_events_topic = true",
+        "kafka.sanitised_events_topic = true (file FILE): must be a text, or \"off\"",
+    );
+    file(
+        "topics.sanitised_events_partitions = 0",
+        "topics.sanitised_events_partitions = 0 (file FILE): must be between 1 and 100000",
+    );
+    file(
+        "topics.sanitised_events_retention = \"10ms\"",
+        "topics.sanitised_events_retention = 10ms (file FILE): must be between 1s and 34 years",
+    );
+    file(
         "kafka.transaction_timeout = \"20m\"",
         "kafka.transaction_timeout = 20m (file FILE): must be between 1s and 15m",
     );
@@ -137,6 +158,46 @@ fn errors_name_the_key_the_value_its_origin_and_what_would_be_right() {
     file(
         "kafka.properties.\"bootstrap.servers\" = \"a\"",
         "kafka.properties.bootstrap.servers = \"a\" (file FILE): must be given as kafka.brokers",
+    );
+    file(
+        "schema_registry.url = \"registry:8081\"",
+        "schema_registry.url = \"registry:8081\" (file FILE): must be http://host:port or https://host:port with the path of Confluent's API, and without a user; several of them separated by commas, or \"off\"",
+    );
+    file(
+        "schema_registry.request_timeout = \"1ms\"",
+        "schema_registry.request_timeout = 1ms (file FILE): must be between 100ms and 1h",
+    );
+    file(
+        "schema_registry.retry_max = \"50ms\"",
+        "schema_registry.retry_max = 50ms (file FILE): must be between 100ms and 1h",
+    );
+    file(
+        "schema_registry.negative_answers_kept = \"0s\"",
+        "schema_registry.negative_answers_kept = 0s (file FILE): must be between 1s and 1day",
+    );
+    file(
+        "schema_registry.username = \"u\"",
+        "schema_registry.username = \"u\" (file FILE): must be left out where there is no schema_registry.password",
+    );
+    file(
+        "schema_registry.password = \"p\"",
+        "schema_registry.password = *** (file FILE): must be left out where there is no schema_registry.username",
+    );
+    file(
+        "schema_registry.key_file = \"k\"",
+        "schema_registry.key_file = \"k\" (file FILE): must be given with schema_registry.certificate_file",
+    );
+    file(
+        "schema_registry.subject_naming = \"value\"",
+        "schema_registry.subject_naming = \"value\" (file FILE): must be one of \"topic\", \"record\", \"topic_record\"",
+    );
+    file(
+        "generator.schema_change.share = 1.5",
+        "generator.schema_change.share = 1.5 (file FILE): must be between 0 and 1",
+    );
+    file(
+        "generator.schema_change.enabled = true",
+        "generator.schema_change.enabled = true (file FILE): must be false where schema_registry.url is \"off\": bare bodies do not say which schema they were written with",
     );
     file("topics.min_insync_replicas = 2", "topics.min_insync_replicas = 2 (file FILE): must be between 1 and 1");
     file("topics.events_partitions = 0", "topics.events_partitions = 0 (file FILE): must be between 1 and 100000");
@@ -420,6 +481,34 @@ fn the_token_is_one_and_long_and_never_shown() {
 }
 
 #[test]
+fn the_password_of_the_registry_is_one_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let registry = "[schema_registry]\nurl = \"http://a:1/, https://b/api\"\nusername = \"u\"\n";
+    let in_file = format!("{registry}password_file = {file:?}");
+    let password = |toml: &str, variables: &[(&str, &str)]| {
+        let config = load(toml, variables, &[])?;
+        for text in [format!("{config:?}"), serde_json::to_string(&config).unwrap(), format!("{:?}", config.format())] {
+            assert!(!text.contains("hunter"), "{text}");
+        }
+        assert_eq!(
+            config.schema_registry.url.as_ref().map(ToString::to_string),
+            Some("http://a:1,https://b/api".into())
+        );
+        Ok::<_, String>(config.schema_registry.password.map(|password| password.expose().to_owned()))
+    };
+    let variable = ("CLICKTIDE_SCHEMA_REGISTRY__PASSWORD", "hunter3");
+    assert_eq!(password(&in_file, &[]), Ok(Some("hunter2".to_owned())));
+    assert_eq!(password(&in_file, &[variable]), Ok(Some("hunter3".to_owned())));
+    let both = password(&format!("{in_file}\npassword = \"hunter2\""), &[]).unwrap_err();
+    assert!(both.contains("left out where password is set") && !both.contains("hunter2"), "{both}");
+    // Where everybody would see it.
+    let in_url = load("schema_registry.url = \"http://u:p@a:1\"", &[], &[]).unwrap_err();
+    assert!(in_url.starts_with("schema_registry.url = *** (file FILE): must be"), "{in_url}");
+}
+
+#[test]
 fn origins() {
     let origins = |variable: &str| {
         load("", &[("CLICKTIDE_HTTP__CORS_ORIGINS", variable)], &[]).map(|config| config.http.cors_origins)
@@ -473,6 +562,8 @@ fn what_differs_from_the_committed_meaning() {
     check("deduplication.horizon = \"6m\"", &["deduplication.horizon: nothing committed, 6m configured"]);
     check("privacy.pages_max = 7", &["privacy.pages_max: nothing committed, 7 configured"]);
     check("dead_letters.late = true", &["dead_letters.late: false committed, true configured"]);
+    check("privacy.dead_letter_payload = \"sanitised\"\nkafka.sanitised_events_topic = \"s\"", &[]);
+    check("schema_registry.url = \"http://r:1\"", &["schema_registry: nothing committed, on configured"]);
     check("kafka.events_topic = \"e\"", &["kafka.events_topic: clickstream-events committed, e configured"]);
     let older = Config::default().meaning().differences(r#"{"windows": {"gap": 7}}"#);
     assert!(older.contains(&"windows.gap: 7 committed, nothing configured".to_owned()), "{older:?}");
@@ -502,6 +593,7 @@ fn production() {
     assert_eq!((topics.events_partitions, topics.replication_factor, topics.min_insync_replicas), (12, 3, 2));
     assert_eq!((config.cluster.workers, config.generator.events_per_second), (8, 1_000.0));
     assert_eq!(config.privacy.page_key, PageKey::NoQuery);
+    assert_eq!(config.privacy.dead_letter_payload, DeadLetterPayload::Sanitised);
     assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
     assert_eq!(config.kafka.properties.get("security.protocol"), Some("SASL_SSL"));
     assert_eq!(config.kafka.properties.get("sasl.password"), Some("hunter2"));
@@ -517,6 +609,41 @@ fn compose() {
     assert_eq!(config.checkpoints.store, Some(StoreLocation::Directory("/var/lib/clicktide/checkpoints".into())));
 }
 
+#[test]
+fn a_scenario_stands_just_below_the_source_that_names_it() {
+    let generator = |toml, variables: &[_], flags: &[_]| load(toml, variables, flags).unwrap().generator;
+    let in_file = "[generator]\nscenario = \"night\"\nactive_share = 0.5\n[generator.silence]\nenabled = false";
+    let night = generator(in_file, &[], &[]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.5));
+    assert!(night.bots.enabled && !night.silence.enabled && night.silence.duration == Millis(180_000));
+    // Above the file, and below what is said beside it.
+    let scenario = ("generator.scenario", "night");
+    let night =
+        generator("[generator]\nactive_share = 0.5\nevents_per_second = 7", &[("EVENTS_PER_SECOND", "8")], &[scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (20.0, 0.02));
+    let night = generator("", &[], &[("generator.events_per_second", "9"), scenario]);
+    assert_eq!((night.events_per_second, night.active_share), (9.0, 0.02));
+    let variables = [("EVENTS_PER_SECOND", "8"), ("CLICKTIDE_GENERATOR__SCENARIO", "night")];
+    let night = generator("[generator]\nactive_share = 0.5", &variables, &[]);
+    assert_eq!((night.events_per_second, night.active_share), (8.0, 0.02));
+    // One at a time.
+    let normal = generator(in_file, &[], &[("generator.scenario", "normal")]);
+    assert_eq!((normal.events_per_second, normal.bots.enabled), (1_000.0, false));
+    let error = load("", &[], &[("generator.scenario", "calm")]).unwrap_err();
+    assert!(error.starts_with("generator.scenario = \"calm\" (flag --flag): must be one of \"normal\""), "{error}");
+}
+
+#[test]
+fn every_scenario_can_be_used() {
+    let off = load("", &[], &[]).unwrap().generator;
+    for scenario in crate::generator::Scenario::all() {
+        let settings = load("", &[], &[("generator.scenario", scenario.name())]).unwrap().generator;
+        assert_eq!(settings.scenario, *scenario);
+        let changed = crate::generator::Settings { scenario: off.scenario, ..settings } != off;
+        assert_eq!(changed, !scenario.keys().is_empty(), "{scenario:?}");
+    }
+}
+
 /// The dotted keys of a configuration, with those that are not serialized or may be absent.
 fn all_keys() -> Vec<String> {
     let mut config = Config::default();
@@ -525,7 +652,14 @@ fn all_keys() -> Vec<String> {
     config.privacy.hash_key_file = Some("key".into());
     config.cluster.secret_file = Some("secret".into());
     config.http.token_file = Some("token".into());
-    let mut keys = ["privacy.hash_key", "cluster.secret", "http.token"].map(str::to_owned).to_vec();
+    let registry = &mut config.schema_registry;
+    registry.username = Some("user".into());
+    registry.password_file = Some("password".into());
+    registry.ca_file = Some("ca".into());
+    registry.certificate_file = Some("certificate".into());
+    registry.key_file = Some("key".into());
+    let not_shown = ["privacy.hash_key", "cluster.secret", "http.token", "schema_registry.password"];
+    let mut keys = not_shown.map(str::to_owned).to_vec();
     let mut tables = vec![(String::new(), serde_json::to_value(config).unwrap())];
     while let Some((prefix, value)) = tables.pop() {
         match value {

@@ -17,7 +17,8 @@ impl Config {
         Connection { brokers, properties, statistics_interval: statistics_interval.map(Millis::duration) }
     }
 
-    /// The topics that the job uses, as they should be: events, results, dead letters, progress.
+    /// The topics that the job uses, as they should be: events, results, dead letters, progress, and sanitised events if they are
+    /// wanted.
     pub fn topic_specs(&self) -> Vec<TopicSpec> {
         let topics = &self.topics;
         let kept = |retention: Millis| {
@@ -34,7 +35,11 @@ impl Config {
         // that runs ahead could not be told.
         let events = [("message.timestamp.type", "LogAppendTime".into()), ("compression.type", "snappy".into())];
         let results = [("compression.type", "gzip".into())];
-        vec![
+        let sanitised = self.kafka.sanitised_events_topic.as_ref().map(|name| {
+            let kept = kept(topics.sanitised_events_retention).into_iter();
+            self.topic(name, topics.sanitised_events_partitions, kept.chain([("compression.type", "gzip".into())]))
+        });
+        let mut specs = vec![
             self.topic(
                 &self.kafka.events_topic,
                 topics.events_partitions,
@@ -47,7 +52,9 @@ impl Config {
             ),
             self.topic(&self.kafka.dead_letters_topic, 1, kept(topics.dead_letters_retention)),
             self.topic(&self.kafka.progress_topic, 1, [("cleanup.policy", "compact".into())]),
-        ]
+        ];
+        specs.extend(sanitised);
+        specs
     }
 
     fn topic(

@@ -25,12 +25,13 @@ impl Refused {
     }
 }
 
-type Verdict = Result<(), Refused>;
+pub(super) type Verdict = Result<(), Refused>;
 
 /// The first value that cannot be used, if there is one.
 pub(super) fn validate(config: &Config) -> Verdict {
     name("job.name", &config.job.name, 200)?;
     config.kafka.validate()?;
+    config.schema_registry.validate()?;
     config.topics.validate()?;
     config.windows.validate()?;
     config.validation.validate()?;
@@ -54,7 +55,13 @@ pub(super) fn validate(config: &Config) -> Verdict {
     let refused = |error: crate::generator::settings::SettingsError| {
         Refused::new(format!("generator.{}", error.key), error.value, error.expected)
     };
-    config.generator.validate().map_err(refused)
+    config.generator.validate().map_err(refused)?;
+    if config.generator.schema_change.enabled && config.schema_registry.url.is_none() {
+        let expected =
+            "false where schema_registry.url is \"off\": bare bodies do not say which schema they were written with";
+        return refuse("generator.schema_change.enabled", true, expected);
+    }
+    Ok(())
 }
 
 /// Properties that the clients set themselves, because delivery exactly once or the metrics rest on them, and what there
@@ -89,8 +96,9 @@ impl Kafka {
             ("kafka.dead_letters_topic", &self.dead_letters_topic),
             ("kafka.progress_topic", &self.progress_topic),
         ];
+        let sanitised = self.sanitised_events_topic.as_ref().map(|topic| ("kafka.sanitised_events_topic", topic));
         let mut keys = BTreeMap::new();
-        for (key, topic) in topics {
+        for (key, topic) in topics.into_iter().chain(sanitised) {
             name(key, topic, 249)?;
             if let Some(other) = keys.insert(topic, key) {
                 return refuse(key, format!("{topic:?}"), format!("another topic than {other}"));
@@ -122,7 +130,9 @@ impl Topics {
         let retention = |key, value| millis(key, value, Millis(1_000), LONGEST);
         retention("topics.events_retention", self.events_retention)?;
         retention("topics.results_retention", self.results_retention)?;
-        retention("topics.dead_letters_retention", self.dead_letters_retention)
+        retention("topics.dead_letters_retention", self.dead_letters_retention)?;
+        number("topics.sanitised_events_partitions", self.sanitised_events_partitions, 1, 100_000)?;
+        retention("topics.sanitised_events_retention", self.sanitised_events_retention)
     }
 }
 
@@ -280,7 +290,7 @@ impl Logging {
     }
 }
 
-fn refuse(key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> Verdict {
+pub(super) fn refuse(key: impl Into<String>, value: impl fmt::Display, expected: impl Into<String>) -> Verdict {
     Err(Refused::new(key, value, expected))
 }
 
@@ -288,7 +298,7 @@ fn number<T: PartialOrd + fmt::Display>(key: &str, value: T, min: T, max: T) -> 
     if min <= value && value <= max { Ok(()) } else { refuse(key, value, format!("between {min} and {max}")) }
 }
 
-fn millis(key: &str, value: Millis, min: Millis, max: Millis) -> Verdict {
+pub(super) fn millis(key: &str, value: Millis, min: Millis, max: Millis) -> Verdict {
     if (min..=max).contains(&value) {
         return Ok(());
     }

@@ -47,11 +47,7 @@ const USER_AGENTS: [&str; 8] = [
 
 /// The users of a pool. User `i` belongs to stratum `i % strata`; in a balanced pool that is the partition of its id.
 pub(super) fn users(settings: &Settings, rng: &mut ChaCha8Rng) -> Vec<User> {
-    let user_ids = match settings.balanced_partitions {
-        Some(partitions) => balanced_user_ids(settings.users, partitions),
-        None => (0..settings.users).map(user_id).collect(),
-    };
-    user_ids
+    user_ids(settings)
         .into_iter()
         .map(|user_id| User {
             user_id,
@@ -59,6 +55,14 @@ pub(super) fn users(settings: &Settings, rng: &mut ChaCha8Rng) -> Vec<User> {
             ip_address: ip_address(rng),
         })
         .collect()
+}
+
+/// The ids of the users of a pool.
+pub(super) fn user_ids(settings: &Settings) -> Vec<String> {
+    match settings.balanced_partitions {
+        Some(partitions) => balanced_user_ids(settings.users, partitions),
+        None => (0..settings.users).map(user_id).collect(),
+    }
 }
 
 /// The pages of the site, most popular first.

@@ -1,5 +1,6 @@
 //! What time it is, and waiting: handed in, so that tests choose both.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A clock that never goes back, with its relation to the wall clock.
@@ -48,5 +49,33 @@ impl Clock for SystemClock {
 
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+}
+
+/// A clock that goes on only while somebody waits, and then at once: a run takes as long as its events do.
+#[derive(Clone, Debug)]
+pub struct VirtualClock {
+    origin_ms: i64,
+    now: Cell<Duration>,
+}
+
+impl VirtualClock {
+    /// A clock that begins at a time, ms since the epoch.
+    pub fn new(origin_ms: i64) -> Self {
+        VirtualClock { origin_ms, now: Cell::new(Duration::ZERO) }
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Duration {
+        self.now.get()
+    }
+
+    fn origin_ms(&self) -> i64 {
+        self.origin_ms
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.now.set(self.now.get() + duration);
     }
 }

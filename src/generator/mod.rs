@@ -1,10 +1,10 @@
 //! The companion generator: realistic synthetic traffic at a prescribed rate.
 //!
 //! ```text
-//!  Settings ─▶ schedule: when event i is due ──┐
-//!           └▶ model: what event i is ─────────┴▶ run ──ClickEvent──▶ SendEvent (Kafka, memory)
-//!                                                  ▲                       │
-//!                                                  └───── Deliveries ──────┘
+//!  Settings ─▶ schedule: when event i happens ─┐
+//!           └▶ model: what event i is ─────────┴▶ traffic: faults and what is on its way ─▶ run ──event, form──▶ SendEvent
+//!                                                                                            ▲                     │
+//!                                                        truth ◀── what arrived where ───────┴──── Deliveries ◀────┘
 //! ```
 //!
 //! The load is open-loop: the schedule follows from the settings alone, so a slow broker makes the generator late, never slower.
@@ -16,11 +16,25 @@
 
 pub mod settings;
 
+pub mod scenario;
+
 pub mod schedule;
 
 pub mod model;
 
 mod catalogue;
+
+mod spells;
+
+mod bots;
+
+mod faults;
+
+pub mod form;
+
+pub mod injected;
+
+pub mod traffic;
 
 pub mod murmur2;
 
@@ -34,9 +48,17 @@ pub mod report;
 
 pub mod run;
 
+pub mod versions;
+
+pub mod truth;
+
+pub mod lines;
+
 pub use model::Model;
 pub use report::{Progress, Summary};
 pub use run::run;
+pub use scenario::Scenario;
 pub use schedule::Schedule;
 pub use send::SendEvent;
 pub use settings::Settings;
+pub use traffic::Traffic;

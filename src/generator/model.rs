@@ -20,7 +20,8 @@ use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
 
 use super::catalogue::{self, Page, REFERRERS, User};
-use super::settings::{Settings, SettingsError};
+use super::murmur2;
+use super::settings::{EventKey, Settings, SettingsError};
 use crate::event::ClickEvent;
 use clicktide_dataflows::event::EventType;
 
@@ -39,6 +40,17 @@ pub struct Model {
     stratum: usize,
     session_length_ms: (i64, i64),
     session_duration_share: f64,
+    /// The hot page, by number, and the share of the views that go there.
+    hot_page: Option<(u32, f64)>,
+}
+
+/// Whose event was written, and why it is where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The number of the user, from 0.
+    pub user: u32,
+    /// Whether the session went to its page because it is hot.
+    pub hot: bool,
 }
 
 /// Who and what events can be about.
@@ -77,6 +89,8 @@ struct Session {
     complete: bool,
     step: EventType,
     page: u32,
+    /// Whether it is there because the page is hot.
+    hot: bool,
     product: Option<u32>,
     referrer: Referrer,
 }
@@ -119,7 +133,40 @@ impl Model {
             stratum: 0,
             session_length_ms: (settings.session_length_min.0, settings.session_length_max.0),
             session_duration_share: settings.session_duration_share,
+            hot_page: None,
         })
+    }
+
+    /// From now on, this share of the views goes to the page of this number (from 0); none: every page has what its rank gives it.
+    pub fn set_hot_page(&mut self, hot_page: Option<(u32, f64)>) {
+        self.hot_page = hot_page;
+    }
+
+    /// What share of the events the hash of the keys gives to each partition in the long run: users are alike, pages as popular as
+    /// they are.
+    pub fn shares_by_hash(settings: &Settings, partitions: u32) -> Vec<f64> {
+        let mut shares = vec![0.0; partitions as usize];
+        let mut add =
+            |key: &str, weight: f64| shares[murmur2::partition(key.as_bytes(), partitions) as usize] += weight;
+        match settings.key {
+            EventKey::UserId => {
+                let users = catalogue::user_ids(settings);
+                users.iter().for_each(|user_id| add(user_id, 1.0 / users.len() as f64));
+            }
+            EventKey::PageUrl => {
+                let weights: Vec<f64> = zipf_weights(settings.pages, settings.zipf_exponent).collect();
+                let sum: f64 = weights.iter().sum();
+                for (page, weight) in catalogue::pages(settings).iter().zip(weights) {
+                    add(&page.page_url, weight / sum);
+                }
+            }
+        }
+        shares
+    }
+
+    /// The pages of the site.
+    pub(super) fn pages(&self) -> &[Page] {
+        &self.catalogue.pages
     }
 
     /// An event with nothing in it, for [`Model::write_next`] to write into.
@@ -141,12 +188,13 @@ impl Model {
     /// Writes the next event, at `timestamp` (event time, ms), over `event`, whose memory is used again.
     ///
     /// Timestamps must not go back from call to call.
-    pub fn write_next(&mut self, timestamp: i64, event: &mut ClickEvent) {
+    pub fn write_next(&mut self, timestamp: i64, event: &mut ClickEvent) -> Visit {
         let slot = self.pick_slot();
         self.advance(slot, timestamp);
         let Model { catalogue, slots, rng, .. } = self;
-        let user = &catalogue.users[slots[slot].user as usize];
-        let Some(session) = &mut slots[slot].session else { return };
+        let number = slots[slot].user;
+        let user = &catalogue.users[number as usize];
+        let Some(session) = &mut slots[slot].session else { return Visit { user: number, hot: false } };
         session.complete |= timestamp >= session.until_ms;
 
         event.event_type = session.step;
@@ -168,6 +216,7 @@ impl Model {
         );
         let elapsed_s = ((timestamp - session.started_ms) / 1_000) as i32;
         event.session_duration = rng.random_bool(self.session_duration_share).then_some(elapsed_s);
+        Visit { user: number, hot: session.hot }
     }
 
     /// Picks any slot, of the strata in turn: chance alone would unbalance a short run by more than it may be.
@@ -179,7 +228,7 @@ impl Model {
 
     /// Takes a slot's session one step further, or starts the next one.
     fn advance(&mut self, slot: usize, timestamp: i64) {
-        let Model { rng, chain, catalogue, slots, .. } = self;
+        let Model { rng, chain, catalogue, slots, hot_page, .. } = self;
         let Some(session) = &mut slots[slot].session else { return self.land(slot, timestamp) };
         let step = chain.step(session.step, rng);
         let overdue = timestamp - session.started_ms > self.session_length_ms.1;
@@ -190,7 +239,7 @@ impl Model {
         match step {
             EventType::View => {
                 session.referrer = Referrer::Page(session.page);
-                session.page = catalogue.page_popularity.sample(rng) as u32;
+                (session.page, session.hot) = catalogue.choose_page(*hot_page, rng);
                 session.product = catalogue.pages[session.page as usize].product;
             }
             // On a page that is about no product in particular, the click chooses one.
@@ -204,7 +253,7 @@ impl Model {
 
     /// Starts a new session in a slot, by a user who is in none.
     fn land(&mut self, slot: usize, timestamp: i64) {
-        let Model { rng, catalogue, slots, resting, session_length_ms, .. } = self;
+        let Model { rng, catalogue, slots, resting, session_length_ms, hot_page, .. } = self;
         let stratum = slot % resting.len();
         let Slot { user, session } = &mut slots[slot];
         let resting = &mut resting[stratum];
@@ -213,7 +262,7 @@ impl Model {
             let next = rng.random_range(0..resting.len() as u32) as usize;
             std::mem::swap(user, &mut resting[next]);
         }
-        let page = catalogue.page_popularity.sample(rng) as u32;
+        let (page, hot) = catalogue.choose_page(*hot_page, rng);
         let (min_ms, max_ms) = *session_length_ms;
         *session = Some(Session {
             // With the time in it, a run with the same seed at another time has other sessions.
@@ -223,9 +272,20 @@ impl Model {
             complete: false,
             step: EventType::View,
             page,
+            hot,
             product: catalogue.pages[page as usize].product,
             referrer: Referrer::External(REFERRERS[rng.random_range(0..REFERRERS.len() as u32) as usize]),
         });
+    }
+}
+
+impl Catalogue {
+    /// A page, and whether it was chosen because it is hot.
+    fn choose_page(&self, hot_page: Option<(u32, f64)>, rng: &mut ChaCha8Rng) -> (u32, bool) {
+        match hot_page {
+            Some((page, share)) if rng.random_bool(share) => (page, true),
+            _ => (self.page_popularity.sample(rng) as u32, false),
+        }
     }
 }
 
@@ -261,20 +321,23 @@ impl Chain {
 
 /// Ranks from 0, each in proportion to `(rank + 1)^-exponent`.
 fn zipf(ranks: u32, exponent: f64) -> Result<WeightedAliasIndex<f64>, SettingsError> {
-    let weights = (1..=ranks).map(|rank| f64::from(rank).powf(-exponent)).collect();
-    WeightedAliasIndex::new(weights).map_err(|error| SettingsError {
+    WeightedAliasIndex::new(zipf_weights(ranks, exponent).collect()).map_err(|error| SettingsError {
         key: "zipf_exponent",
         value: exponent.to_string(),
         expected: format!("such that pages can be weighted by it ({error})"),
     })
 }
 
-fn overwrite(text: &mut String, with: &str) {
+fn zipf_weights(ranks: u32, exponent: f64) -> impl Iterator<Item = f64> {
+    (1..=ranks).map(move |rank| f64::from(rank).powf(-exponent))
+}
+
+pub(super) fn overwrite(text: &mut String, with: &str) {
     text.clear();
     text.push_str(with);
 }
 
-fn overwrite_option(text: &mut Option<String>, with: Option<&str>) {
+pub(super) fn overwrite_option(text: &mut Option<String>, with: Option<&str>) {
     match with {
         Some(with) => overwrite(text.get_or_insert_default(), with),
         None => *text = None,

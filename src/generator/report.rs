@@ -6,6 +6,7 @@ use clicktide_dataflows::event::EventType;
 use metrics::{Counter, Gauge, Histogram};
 use serde::Serialize;
 
+use super::injected::Injected;
 use super::send::Deliveries;
 use crate::metrics as names;
 
@@ -51,6 +52,8 @@ pub struct Summary {
     pub unknown: u64,
     /// Events that were due before the end but not sent, since the run was stopped while it lagged.
     pub unsent: u64,
+    /// Events that had happened by the end and were to be sent later.
+    pub on_the_way: u64,
     /// Events that found no room at the producer when they were due.
     pub delayed: u64,
     /// Mean rate of sending, events per second.
@@ -67,8 +70,12 @@ pub struct Summary {
     pub bytes: u64,
     /// Acknowledged events by partition.
     pub by_partition: Vec<u64>,
-    /// Events sent by type.
+    /// What share of clean events the hash of the keys gives to each partition in the long run.
+    pub by_hash: Vec<f64>,
+    /// Events sent by type; what was sent twice or damaged too.
     pub mix: MixCounts,
+    /// What was sent beside clean events.
+    pub injected: Injected,
 }
 
 /// Events by type.
@@ -89,14 +96,19 @@ pub struct MixCounts {
 impl Summary {
     /// By what share of the mean the partition farthest from it differs from it; 0 without acknowledged events.
     pub fn partition_deviation_max(&self) -> f64 {
-        let mean = self.by_partition.iter().sum::<u64>() as f64 / self.by_partition.len() as f64;
-        // Without partitions the mean is NaN, which is no more than 0 either.
-        if mean > 0.0 {
-            self.by_partition.iter().map(|count| (*count as f64 / mean - 1.0).abs()).fold(0.0, f64::max)
-        } else {
-            0.0
-        }
+        deviation_max(self.by_partition.iter().map(|count| *count as f64))
     }
+
+    /// The same of what the hash of the keys gives.
+    pub fn hash_deviation_max(&self) -> f64 {
+        deviation_max(self.by_hash.iter().copied())
+    }
+}
+
+fn deviation_max(shares: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
+    let mean = shares.clone().sum::<f64>() / shares.len() as f64;
+    // Without partitions the mean is NaN, which is no more than 0 either.
+    if mean > 0.0 { shares.map(|share| (share / mean - 1.0).abs()).fold(0.0, f64::max) } else { 0.0 }
 }
 
 impl MixCounts {
@@ -155,8 +167,8 @@ impl fmt::Display for Summary {
         }
         writeln!(
             f,
-            "schedule      greatest lag {:.1} ms, {} delayed by a full queue, {} due but not sent",
-            self.lag_ms_max, self.delayed, self.unsent
+            "schedule      greatest lag {:.1} ms, {} delayed by a full queue, {} due but not sent, {} on their way",
+            self.lag_ms_max, self.delayed, self.unsent, self.on_the_way
         )?;
         writeln!(
             f,
@@ -165,9 +177,10 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "partitions    {:?}, at most {:.1} % from the mean",
+            "partitions    {:?}, at most {:.1} % from the mean; the hash of the keys gives {:.1} %",
             self.by_partition,
-            100.0 * self.partition_deviation_max()
+            100.0 * self.partition_deviation_max(),
+            100.0 * self.hash_deviation_max()
         )?;
         write!(
             f,
@@ -177,7 +190,14 @@ impl fmt::Display for Summary {
             percent(self.mix.clicks),
             percent(self.mix.add_to_cart),
             percent(self.mix.purchases)
-        )
+        )?;
+        let injected: Vec<String> = self
+            .injected
+            .kinds()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        if injected.is_empty() { Ok(()) } else { write!(f, "\ninjected      {}", injected.join(", ")) }
     }
 }
 
@@ -202,6 +222,16 @@ impl Metrics {
             schedule_lag_s: metrics::gauge!(names::GENERATOR_SCHEDULE_LAG),
             target_rate: metrics::gauge!(names::GENERATOR_TARGET_RATE),
             ack_latency_s: metrics::histogram!(names::GENERATOR_ACKNOWLEDGEMENT),
+        }
+    }
+
+    /// Takes in what has been sent beside clean events since `before`.
+    pub(super) fn update_injected(&self, injected: &Injected, before: &Injected) {
+        if injected == before {
+            return;
+        }
+        for ((kind, count), (_, before)) in injected.kinds().zip(before.kinds()) {
+            metrics::counter!(names::GENERATED_INJECTED, "kind" => kind).increment(count - before);
         }
     }
 

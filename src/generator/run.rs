@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::clock::Clock;
+use super::injected::Injected;
 use super::model::Model;
 use super::report::{Metrics, Progress, Summary};
 use super::schedule::Schedule;
 use super::send::{Admission, Deliveries, SendEvent};
 use super::settings::{Settings, SettingsError};
-use crate::event::ClickEvent;
+use super::traffic::{Outgoing, Traffic};
 
 /// Why a run ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -50,28 +51,25 @@ pub fn run<S: SendEvent>(
     sink: &mut S,
     report: impl FnMut(&Progress),
 ) -> Result<Summary, RunError<S::Error>> {
-    let mut model = Model::new(settings)?;
     let start = clock.now();
     let start_ms = clock.origin_ms() + start.as_millis() as i64;
-    let mut schedule = Schedule::new(settings, start_ms);
-    let mut run = Run { clock, start, stop, sink, report, meter: Meter::new() };
-    let mut event = Model::blank_event();
-    let mut outcome = Ok(());
-    while let Some(due_us) = schedule.next() {
-        if !run.wait_until(due_us, &schedule) {
+    let partitions = u32::try_from(sink.partitions()).unwrap_or(u32::MAX);
+    let mut traffic = Traffic::new(settings, start_ms, partitions)?;
+    // What the schedule prescribes is asked for while the traffic lends an event.
+    let schedule = Schedule::new(settings, start_ms);
+    let mut run = Run { clock, start, stop, sink, report, schedule, meter: Meter::new() };
+    run.meter.summary.by_hash = Model::shares_by_hash(settings, partitions);
+    let (mut unsent_us, mut outcome) = (None, Ok(()));
+    while let Some(outgoing) = traffic.next() {
+        let due_us = outgoing.due_us;
+        let sent = if run.wait_until(due_us) { run.send(outgoing) } else { Ok(false) };
+        if !matches!(sent, Ok(true)) {
+            unsent_us = Some(due_us);
+            outcome = sent.map(|_| ());
             break;
         }
-        model.write_next(start_ms + (due_us / 1_000) as i64, &mut event);
-        match run.send(&event, due_us, &schedule) {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(source) => {
-                outcome = Err(source);
-                break;
-            }
-        }
     }
-    run.finish(&schedule, outcome)
+    run.finish(&traffic, unsent_us, outcome)
 }
 
 /// A run that is going on.
@@ -82,6 +80,7 @@ struct Run<'a, C, S, R> {
     stop: &'a AtomicBool,
     sink: &'a mut S,
     report: R,
+    schedule: Schedule,
     meter: Meter,
 }
 
@@ -95,6 +94,8 @@ struct Meter {
     reported_at_us: u64,
     /// How many events had been sent, and how many delayed, at the last report.
     reported: (u64, u64),
+    /// What had been put in besides at the last report.
+    reported_injected: Injected,
     metrics: Metrics,
 }
 
@@ -108,10 +109,10 @@ impl<C: Clock, S: SendEvent, R: FnMut(&Progress)> Run<'_, C, S, R> {
     }
 
     /// Waits until an event is due; returns false if the run was stopped instead.
-    fn wait_until(&mut self, due_us: u64, schedule: &Schedule) -> bool {
+    fn wait_until(&mut self, due_us: u64) -> bool {
         while !self.stopped() {
             let now_us = self.elapsed_us();
-            self.report_if_due(now_us, schedule);
+            self.report_if_due(now_us);
             if now_us >= due_us {
                 return true;
             }
@@ -120,17 +121,19 @@ impl<C: Clock, S: SendEvent, R: FnMut(&Progress)> Run<'_, C, S, R> {
         false
     }
 
-    /// Hands an event over, as often as it takes; returns false if the run was stopped before there was room.
-    fn send(&mut self, event: &ClickEvent, due_us: u64, schedule: &Schedule) -> Result<bool, S::Error> {
+    /// Hands a record over, as often as it takes; returns false if the run was stopped before there was room.
+    fn send(&mut self, outgoing: &Outgoing) -> Result<bool, S::Error> {
+        let Outgoing { event, form, due_us, marks } = outgoing;
         let mut delayed = false;
         loop {
-            let admission = self.sink.send(event)?;
+            let admission = self.sink.send(event, *form)?;
             let now_us = self.elapsed_us();
-            self.meter.lag(now_us.saturating_sub(due_us));
+            self.meter.lag(now_us.saturating_sub(*due_us));
             if let Admission::Accepted { bytes } = admission {
                 self.meter.summary.sent += 1;
                 self.meter.summary.bytes += bytes as u64;
                 self.meter.summary.mix.count(event.event_type);
+                self.meter.summary.injected.count(*form, marks);
                 return Ok(true);
             }
             if !delayed {
@@ -140,33 +143,42 @@ impl<C: Clock, S: SendEvent, R: FnMut(&Progress)> Run<'_, C, S, R> {
             if self.stopped() {
                 return Ok(false);
             }
-            self.report_if_due(now_us, schedule);
+            self.report_if_due(now_us);
             self.clock.sleep(Duration::from_micros(WAIT_US_MIN));
         }
     }
 
-    fn report_if_due(&mut self, now_us: u64, schedule: &Schedule) {
+    fn report_if_due(&mut self, now_us: u64) {
         if now_us - self.meter.reported_at_us >= REPORT_EVERY_US {
-            self.report(now_us, schedule);
+            self.report(now_us);
         }
     }
 
-    fn report(&mut self, now_us: u64, schedule: &Schedule) {
+    fn report(&mut self, now_us: u64) {
         let recent = self.sink.take_deliveries();
-        let progress = self.meter.progress(now_us, schedule.rate_at(now_us), &recent);
+        let progress = self.meter.progress(now_us, self.schedule.rate_at(now_us), &recent);
         (self.report)(&progress);
     }
 
-    fn finish(mut self, schedule: &Schedule, outcome: Result<(), S::Error>) -> Result<Summary, RunError<S::Error>> {
+    /// `unsent_us` is when the record was due that was asked for and not sent, if there is one.
+    fn finish(
+        mut self,
+        traffic: &Traffic,
+        unsent_us: Option<u64>,
+        outcome: Result<(), S::Error>,
+    ) -> Result<Summary, RunError<S::Error>> {
         let end_us = self.elapsed_us();
         // A producer that takes nothing any more need not be waited for.
         let outcome = outcome.and_then(|()| self.sink.flush(FLUSH_TIMEOUT));
+        self.meter.summary.injected.silenced = traffic.silenced();
         // The last report covers what the flush has brought, but its rate is that of sending.
-        self.report(end_us.max(self.meter.reported_at_us + 1), schedule);
+        self.report(end_us.max(self.meter.reported_at_us + 1));
         let Meter { mut summary, deliveries, .. } = self.meter;
         summary.elapsed_s = end_us as f64 / 1e6;
         summary.events_per_second = if end_us > 0 { summary.sent as f64 / summary.elapsed_s } else { 0.0 };
-        summary.unsent = schedule.events_before(end_us).saturating_sub(summary.sent);
+        let in_hand = unsent_us.map(|due_us| u64::from(due_us < end_us));
+        summary.unsent = traffic.unsent(end_us) + in_hand.unwrap_or(0);
+        summary.on_the_way = traffic.on_the_way(end_us) + in_hand.map_or(0, |due| 1 - due);
         summary.acknowledged = deliveries.acknowledged;
         summary.failed = deliveries.failed;
         summary.unknown = summary.sent.saturating_sub(deliveries.acknowledged + deliveries.failed);
@@ -190,6 +202,7 @@ impl Meter {
             lag_us: 0,
             reported_at_us: 0,
             reported: (0, 0),
+            reported_injected: Injected::default(),
             metrics: Metrics::new(),
         }
     }
@@ -217,6 +230,8 @@ impl Meter {
             ack_p99_ms: recent.latencies.quantile_ms(0.99),
         };
         self.metrics.update(&progress, newly.0, newly.1, recent);
+        self.metrics.update_injected(&self.summary.injected, &self.reported_injected);
+        self.reported_injected = self.summary.injected;
         (self.lag_us, self.reported_at_us, self.reported) = (0, now_us, (sent, delayed));
         progress
     }

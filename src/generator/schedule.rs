@@ -7,6 +7,7 @@
 use std::f64::consts::TAU;
 
 use super::settings::Settings;
+use super::spells::Spells;
 
 /// The due times of all events of a run, µs after its start: an iterator that never goes back, and ends with the run's duration.
 ///
@@ -25,6 +26,8 @@ pub struct Schedule {
 #[derive(Clone, Debug)]
 struct Rate {
     settings: Settings,
+    /// When there are bursts.
+    bursts: Option<Spells>,
     /// When the run starts, seconds after midnight UTC.
     start_of_day_s: f64,
 }
@@ -47,10 +50,20 @@ const DAY_MS: i64 = 86_400_000;
 impl Schedule {
     /// The schedule of a run that starts at `start_ms`, ms since the epoch, which decides where in the day it is.
     pub fn new(settings: &Settings, start_ms: i64) -> Self {
-        let rate = Rate { settings: settings.clone(), start_of_day_s: start_ms.rem_euclid(DAY_MS) as f64 / 1_000.0 };
+        let burst = &settings.burst;
+        let rate = Rate {
+            settings: settings.clone(),
+            bursts: burst.enabled.then(|| Spells::new(burst.start, burst.duration, burst.repeat)),
+            start_of_day_s: start_ms.rem_euclid(DAY_MS) as f64 / 1_000.0,
+        };
         let end_us = settings.duration.map_or(u64::MAX, |duration| duration.as_u64().saturating_mul(1_000));
         let slice = rate.slice(0, 0.0);
         Schedule { rate, end_us, slice, next_event: 0 }
+    }
+
+    /// The end of the run, µs after its start; `u64::MAX` for none.
+    pub fn end_us(&self) -> u64 {
+        self.end_us
     }
 
     /// The rate prescribed at `offset_us` µs after the start, events per second.
@@ -71,6 +84,11 @@ impl Schedule {
         let share = within_us / (slice.end_us - slice.start_us) as f64;
         let events = slice.events_before + (slice.events_after - slice.events_before) * share;
         events.ceil() as u64
+    }
+
+    /// How many of those have not been taken yet.
+    pub fn remaining_before(&self, offset_us: u64) -> u64 {
+        self.events_before(offset_us).saturating_sub(self.next_event)
     }
 }
 
@@ -138,24 +156,9 @@ impl Rate {
 
     /// Whether there is a burst at an offset, and the offset at which that changes.
     fn burst(&self, offset_us: u64) -> (bool, u64) {
-        let burst = &self.settings.burst;
-        let (start_us, duration_us) = (burst.start.as_u64() * 1_000, burst.duration.as_u64() * 1_000);
-        if !burst.enabled {
-            return (false, u64::MAX);
-        }
-        if offset_us < start_us {
-            return (false, start_us);
-        }
-        let since_first_us = offset_us - start_us;
-        let (since_latest_us, next_us) = match burst.repeat {
-            Some(repeat) => {
-                let repeat_us = repeat.as_u64() * 1_000;
-                let since_latest_us = since_first_us % repeat_us;
-                (since_latest_us, offset_us - since_latest_us + repeat_us)
-            }
-            None => (since_first_us, u64::MAX),
-        };
-        if since_latest_us < duration_us { (true, offset_us - since_latest_us + duration_us) } else { (false, next_us) }
+        let Some(bursts) = &self.bursts else { return (false, u64::MAX) };
+        let spell = bursts.at(offset_us);
+        (spell.number.is_some(), spell.until_us)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::form::Form;
 use super::latency::Latencies;
 use crate::event::ClickEvent;
 
@@ -13,12 +14,15 @@ pub trait SendEvent {
     /// Why nothing can be sent any more.
     type Error: std::error::Error;
 
-    /// Takes an event over, if there is room.
+    /// Takes an event over in the form given, if there is room.
     ///
     /// # Errors
     ///
     /// Where trying again cannot help.
-    fn send(&mut self, event: &ClickEvent) -> Result<Admission, Self::Error>;
+    fn send(&mut self, event: &ClickEvent, form: Form) -> Result<Admission, Self::Error>;
+
+    /// Over how many partitions events are spread by their keys.
+    fn partitions(&self) -> usize;
 
     /// What has become known of events since the last call.
     fn take_deliveries(&mut self) -> Deliveries;

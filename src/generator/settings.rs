@@ -1,9 +1,18 @@
 //! What the generator can be told: the section `[generator]` of the configuration.
 
+mod realism;
+mod schema_change;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use realism::{
+    Bots, ClockSkew, DelayDistribution, Delays, Duplicates, FlashCrowd, Invalid, Malformed, Mobile, Silence,
+};
+pub use schema_change::SchemaChange;
+
+use super::scenario::Scenario;
 use crate::event::ClickEvent;
 use crate::millis::{Millis, or_off};
 
@@ -13,6 +22,9 @@ use crate::millis::{Millis, or_off};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Which preset was asked for. What it sets is in the other keys once the configuration has been loaded; by itself it
+    /// does nothing.
+    pub scenario: Scenario,
     /// Seed of all randomness. The same seed, settings and start give the same events.
     pub seed: u64,
     /// Number of users in the pool.
@@ -46,6 +58,26 @@ pub struct Settings {
     pub daily_curve: DailyCurve,
     /// A burst on top of it all.
     pub burst: Burst,
+    /// A change of the schema in mid-run.
+    pub schema_change: SchemaChange,
+    /// Events that are sent later than they happened.
+    pub delays: Delays,
+    /// Clients that send the events of a session together, minutes later.
+    pub mobile: Mobile,
+    /// Records that are sent twice.
+    pub duplicates: Duplicates,
+    /// Records whose bytes are no event.
+    pub malformed: Malformed,
+    /// Events that break a rule.
+    pub invalid: Invalid,
+    /// Users whose clocks are wrong.
+    pub clock_skew: ClockSkew,
+    /// A few users with very many events.
+    pub bots: Bots,
+    /// A hot page, which moves.
+    pub flash_crowd: FlashCrowd,
+    /// Partitions that get nothing for a while.
+    pub silence: Silence,
     /// Choose user ids so that this many partitions, keyed by user, get equal shares of users and of traffic;
     /// or off.
     #[serde(with = "or_off")]
@@ -138,6 +170,7 @@ impl EventKey {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            scenario: Scenario::Normal,
             seed: 1,
             users: 1_000,
             pages: 100,
@@ -154,6 +187,16 @@ impl Default for Settings {
             session_duration_share: 0.5,
             daily_curve: DailyCurve::default(),
             burst: Burst::default(),
+            schema_change: SchemaChange::default(),
+            delays: Delays::default(),
+            mobile: Mobile::default(),
+            duplicates: Duplicates::default(),
+            malformed: Malformed::default(),
+            invalid: Invalid::default(),
+            clock_skew: ClockSkew::default(),
+            bots: Bots::default(),
+            flash_crowd: FlashCrowd::default(),
+            silence: Silence::default(),
             balanced_partitions: None,
             http_listen: None,
         }
@@ -218,6 +261,16 @@ impl Settings {
         between("session_duration_share", self.session_duration_share, 0.0, 1.0)?;
         self.daily_curve.validate()?;
         self.burst.validate()?;
+        self.schema_change.validate()?;
+        self.delays.validate()?;
+        self.mobile.validate()?;
+        self.duplicates.validate()?;
+        self.malformed.validate()?;
+        self.invalid.validate()?;
+        self.clock_skew.validate()?;
+        self.bots.validate()?;
+        self.flash_crowd.validate()?;
+        self.silence.validate()?;
         self.validate_balance()
     }
 
@@ -281,10 +334,7 @@ impl Burst {
         between("burst.events_per_second", self.events_per_second, RATE_MIN, RATE_MAX)?;
         between_millis("burst.duration", self.duration, Millis(1), OFFSET_MAX)?;
         between_millis("burst.start", self.start, Millis(0), OFFSET_MAX)?;
-        match self.repeat {
-            Some(repeat) => between_millis("burst.repeat", repeat, self.duration, OFFSET_MAX),
-            None => Ok(()),
-        }
+        realism::repeats("burst.repeat", self.repeat, self.duration)
     }
 }
 
@@ -347,6 +397,24 @@ mod tests {
             "generator.daily_curve.peak_hour = 24: must be at least 0 and below 24",
         );
         check(|s| s.burst.repeat = Some(Millis(1)), "generator.burst.repeat = 1ms: must be between 5m and a century");
+        check(|s| s.delays.share = 1.5, "generator.delays.share = 1.5: must be between 0 and 1");
+        check(|s| s.delays.max = Millis(1), "generator.delays.max = 1ms: must be between 2s and 7days");
+        check(|s| s.delays.shape = f64::NAN, "generator.delays.shape = NaN: must be between 0.1 and 10");
+        check(|s| s.mobile.upload_max = Millis(1), "generator.mobile.upload_max = 1ms: must be between 1m and 7days");
+        check(|s| s.duplicates.share = -0.1, "generator.duplicates.share = -0.1: must be between 0 and 1");
+        check(
+            |s| (s.malformed.garbage, s.malformed.empty) = (0.6, 0.6),
+            "generator.malformed = 0.001 + 0.6 + 0.6 + 0.001: must be shares that add up to 1 at most",
+        );
+        check(|s| s.invalid.share = 2.0, "generator.invalid.share = 2: must be between 0 and 1");
+        check(|s| s.clock_skew.max = Millis(-1), "generator.clock_skew.max = -1ms: must be between 0s and 7days");
+        check(|s| s.bots.count = 0, "generator.bots.count = 0: must be between 1 and 10000");
+        check(|s| s.bots.share = 1.0, "generator.bots.share = 1: must be between 0 and 0.99");
+        check(
+            |s| s.flash_crowd.repeat = Some(Millis(1)),
+            "generator.flash_crowd.repeat = 1ms: must be between 2m and a century",
+        );
+        check(|s| s.silence.duration = Millis(0), "generator.silence.duration = 0s: must be between 1ms and a century");
         check(|s| s.balanced_partitions = Some(6), "valid");
         check(
             |s| s.balanced_partitions = Some(101),

@@ -24,6 +24,8 @@ pub struct ClusterSnapshot {
     pub phase: Phase,
     /// What whoever looks should know.
     pub notice: Option<String>,
+    /// What this process waits for from the schema registry, a line each.
+    pub registry_waits: Vec<String>,
     /// When the process that answers started, ms, wall clock.
     pub started_at_ms: i64,
     /// When this was said, ms, wall clock.
@@ -189,4 +191,6 @@ pub struct PartitionSnapshot {
     pub watermark_lag_ms: Option<i64>,
     /// Whether it is idle and holds the others back no longer.
     pub idle: bool,
+    /// The id of the schema that it waits for before it goes on, if so.
+    pub awaited_schema: Option<u32>,
 }

@@ -132,6 +132,10 @@ fn readiness_at(status: &Status, limits: &HealthLimits, uptime_ms: u64) -> Healt
         };
         health = health.check("kafka", ok, reason);
     }
+    if let Some(waits) = status.registry_waits() {
+        let ok = waits.is_empty();
+        health = health.check("schemas", ok, if ok { "every schema is known".into() } else { waits.join("; ") });
+    }
     let partitions = status.partitions();
     let expected = status.partitions_expected();
     let reason = format!("{} of {expected} partitions are read", partitions.len());
@@ -229,6 +233,7 @@ mod tests {
             high_watermark,
             watermark_ms: None,
             idle: false,
+            awaited: None,
         };
         check(&|_| (), 1_000, &[]);
         check(&|status| status.set_phase(Phase::Starting), 1_000, &["running"]);

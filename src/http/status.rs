@@ -14,6 +14,7 @@ use super::cluster::{
     CheckpointsSnapshot, ClusterSnapshot, FailureSnapshot, OpenWindows, PartitionSnapshot, ProcessSnapshot,
     TakenSnapshot, WindowsSnapshot, WorkerSnapshot,
 };
+use crate::avro::wire::SchemaId;
 use crate::metrics as names;
 use crate::report::{Phase, ProcessReport, WorkerReport};
 
@@ -49,6 +50,8 @@ pub struct PartitionStatus {
     pub watermark_ms: Option<i64>,
     /// Whether it is idle and holds the others back no longer.
     pub idle: bool,
+    /// The schema that it waits for before it goes on, if so.
+    pub awaited: Option<SchemaId>,
 }
 
 /// A checkpoint that has been taken.
@@ -70,6 +73,9 @@ pub struct CheckpointStatus {
 
 /// Tells how long ago every other process was heard.
 type HeardFrom = Box<dyn Fn() -> Vec<(usize, Duration)> + Send + Sync>;
+
+/// Tells what is waited for from the schema registry, in a line each.
+type RegistryWaits = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// What a job says about itself in one of its processes, shared by the pipeline, which writes it, and the HTTP server, which
 /// reads it.
@@ -95,6 +101,7 @@ pub struct Status {
     stepped_ms: Vec<AtomicI64>,
     workers: Mutex<BTreeMap<usize, HeardWorker>>,
     heard_from: OnceLock<HeardFrom>,
+    registry_waits: OnceLock<RegistryWaits>,
     results: AtomicU64,
     results_counter: Counter,
     dead_letters: AtomicU64,
@@ -118,6 +125,7 @@ struct PartitionGauges {
     watermark: Gauge,
     lag: Gauge,
     idle: Gauge,
+    awaits_schema: Gauge,
 }
 
 struct HeardWorker {
@@ -154,6 +162,7 @@ impl Status {
             stepped_ms: (0..workers).map(|_| AtomicI64::new(NEVER_STEPPED)).collect(),
             workers: Mutex::default(),
             heard_from: OnceLock::new(),
+            registry_waits: OnceLock::new(),
             results: AtomicU64::new(0),
             results_counter: counter!(names::RESULTS),
             dead_letters: AtomicU64::new(0),
@@ -172,6 +181,16 @@ impl Status {
     /// Says how it is known when the other processes were heard. Said once, before the job runs.
     pub fn set_heard_from(&self, heard_from: impl Fn() -> Vec<(usize, Duration)> + Send + Sync + 'static) {
         self.heard_from.get_or_init(|| Box::new(heard_from));
+    }
+
+    /// Says how it is known what is waited for from the schema registry. Said once, where there is one.
+    pub fn set_registry_waits(&self, waits: impl Fn() -> Vec<String> + Send + Sync + 'static) {
+        self.registry_waits.get_or_init(|| Box::new(waits));
+    }
+
+    /// What is waited for from the schema registry, in a line each; none where there is no registry.
+    pub fn registry_waits(&self) -> Option<Vec<String>> {
+        self.registry_waits.get().map(|waits| waits())
     }
 
     /// Says what the process is doing now.
@@ -233,16 +252,18 @@ impl Status {
         if !own {
             return;
         }
-        let PartitionGauges { watermark, lag, idle } = partition.gauges.get_or_insert_with(|| {
+        let PartitionGauges { watermark, lag, idle, awaits_schema } = partition.gauges.get_or_insert_with(|| {
             let gauge = |name| gauge!(name, "partition" => status.partition.to_string());
             PartitionGauges {
                 watermark: gauge(names::PARTITION_WATERMARK),
                 lag: gauge(names::CONSUMER_LAG),
                 idle: gauge(names::IDLE),
+                awaits_schema: gauge(names::AWAITS_SCHEMA),
             }
         });
         lag.set(status.lag_records() as f64);
         idle.set(f64::from(u8::from(status.idle)));
+        awaits_schema.set(f64::from(u8::from(status.awaited.is_some())));
         if let Some(watermark_ms) = status.watermark_ms {
             watermark.set(seconds(watermark_ms));
         }
@@ -339,6 +360,7 @@ impl Status {
             watermark_ms: status.watermark_ms,
             watermark_lag_ms: status.watermark_ms.map(behind),
             idle: status.idle,
+            awaited_schema: status.awaited.map(|schema| schema.0),
         };
         let ProcessIdentity { job, windows, disorder_bound_ms, .. } = &self.identity;
         ClusterSnapshot {
@@ -346,6 +368,7 @@ impl Status {
             run: self.run.get().cloned(),
             phase: self.phase(),
             notice: lock(&self.notice).clone(),
+            registry_waits: self.registry_waits().unwrap_or_default(),
             started_at_ms: self.started_at_ms,
             now_ms,
             windows: WindowsSnapshot {
@@ -582,6 +605,7 @@ mod tests {
             high_watermark: 10,
             watermark_ms: Some(9_500),
             idle: true,
+            awaited: None,
         };
         status.set_partition(PartitionStatus { position: 3, ..partition }, false);
         status.set_partition(partition, false);
@@ -629,6 +653,7 @@ mod tests {
                 high_watermark: 0,
                 watermark_ms: Some(latest_watermark_ms),
                 idle: false,
+                awaited: None,
             };
             status.set_watermark(watermark_ms);
             status.set_partition(partition, true);
@@ -681,6 +706,7 @@ mod tests {
                     high_watermark: 10,
                     watermark_ms: Some(2_500),
                     idle: false,
+                    awaited: None,
                 };
                 status.set_partition(status_of, own);
             }

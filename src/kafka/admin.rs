@@ -10,8 +10,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, NewTopic, Resource
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client::{Cause, ClientError, Connection, Witness};
-use super::probe::EVENTS_TIMEOUT;
+use super::cause::Witness;
+use super::client::{Cause, ClientError, Connection};
+use super::described::describe_topic;
+use super::probe::{EVENTS_TIMEOUT, reach};
 
 /// A topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +149,9 @@ impl fmt::Display for TopicDescription {
     }
 }
 
+/// How long to wait for the first answer of a broker.
+const REACH_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Clients that can ask about topics.
 struct Admin<'a> {
     connection: &'a Connection,
@@ -159,6 +164,8 @@ struct Admin<'a> {
 
 impl<'a> Admin<'a> {
     fn connect(connection: &'a Connection, timeout: Duration) -> Result<Self, ClientError> {
+        // First, as it can say best why nobody answers.
+        reach(connection, timeout.min(REACH_TIMEOUT))?;
         let config = connection.client_config()?;
         let attempt = "make a client for topics";
         let failed = |error| connection.explain(attempt, &error, &Witness::default());
@@ -267,6 +274,15 @@ impl<'a> Admin<'a> {
             Some(Err(code)) => return Err(self.connection.refused(&attempt, code)),
             None => return Err(self.connection.refused(&attempt, RDKafkaErrorCode::Unknown)),
         };
+        if resource.entries.is_empty() {
+            // The client hides the broker's word on a single topic, and every topic has entries.
+            return match describe_topic(&self.consumer, name, self.timeout) {
+                Ok(described) if !described.describe_configs => {
+                    Err(self.connection.refused(&attempt, RDKafkaErrorCode::TopicAuthorizationFailed))
+                }
+                _ => Ok(None),
+            };
+        }
         let entries = resource.entries.into_iter().filter_map(|entry| {
             let own = entry.source == ConfigSource::DynamicTopic;
             Some((entry.name, ConfigValue { value: entry.value?, own }))

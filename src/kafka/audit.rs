@@ -25,6 +25,8 @@
 //! has deleted are not missed: a partition's results are in order of their windows, and its dead letters in that of their
 //! offsets.
 
+mod truth;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
@@ -32,10 +34,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use truth::compare_with_truth;
+
 use crate::audit::{
     AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
 };
-use crate::avro::{DecodeError, decode_page_analytics};
+use crate::avro::DecodeError;
+use crate::avro::wire::decode_result;
+use crate::exit::Exit;
 use crate::history::HistoryLimits;
 use crate::ingest::{Ingest, Record};
 use crate::kafka::progress::{ReadProgressError, read_progress};
@@ -110,6 +116,28 @@ pub enum AuditError {
         /// What is wrong with it.
         source: DecodeError,
     },
+    /// The file with the expected results can't be read.
+    #[error("{file}:{line}: {reason}")]
+    Truth {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl AuditError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            AuditError::Scan(error) => error.exit(),
+            AuditError::Progress(error) => error.exit(),
+            AuditError::NoProgress { .. } | AuditError::Undecodable { .. } => Exit::Kafka,
+            AuditError::Truth { .. } => Exit::Failure,
+        }
+    }
 }
 
 /// Audits what a job has committed so far, also while it runs. `work` is told how many offsets there are to read, and how many of
@@ -218,7 +246,7 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
         compared_from: from,
         compared_through: through,
         windows: windows.len() as u64,
-        input: totals,
+        input: Some(totals),
         results: comparison.finish(),
         dead_letters,
         notes,
@@ -340,7 +368,7 @@ impl AuditSettings {
     }
 
     fn result(&self, record: &ScanRecord<'_>) -> Result<clicktide_dataflows::event::PageAnalytics, AuditError> {
-        decode_page_analytics(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
+        decode_result(record.payload.unwrap_or_default()).map_err(|source| AuditError::Undecodable {
             topic: self.topics.results.clone(),
             partition: record.partition,
             offset: record.offset,
@@ -414,6 +442,9 @@ impl Input {
             work.advance(u64::try_from(offset + 1 - next_offset.get()).unwrap_or(0));
             next_offset.set(offset + 1);
             let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
+            if let Some(schemas) = ingest.format.schemas() {
+                schemas.wait_for(record.payload);
+            }
             (offset, ingest.read(&record).map(|valid| Click::new(valid, record.payload)))
         };
         Partition {

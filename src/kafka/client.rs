@@ -1,7 +1,6 @@
 //! What all Kafka clients share: how they are set up, and what their errors mean in plain words.
 
-use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fs;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -9,7 +8,10 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+pub use super::cause::Cause;
+use super::cause::Witness;
 use super::properties::Properties;
+use crate::exit::Exit;
 
 /// How to reach the brokers. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +44,23 @@ pub enum ClientError {
         /// The property.
         property: String,
     },
-    /// A client could not be made, or a broker could not be asked or refused.
+    /// A file that a property names can't be used.
+    #[error("kafka.properties.{property} = {file:?}: {reason}")]
+    File {
+        /// The property.
+        property: String,
+        /// The file.
+        file: String,
+        /// What is the matter with it, and what would be right.
+        reason: String,
+    },
+    /// The properties do not go together, or what they name is not what it should be.
+    #[error("no Kafka client can be made by kafka.properties: {reason}")]
+    Unusable {
+        /// What librdkafka says.
+        reason: String,
+    },
+    /// A broker could not be asked, or refused.
     #[error("cannot {attempt} at {brokers}: {cause}: {reason}")]
     Failed {
         /// What was tried, as in `read the topics`.
@@ -56,39 +74,16 @@ pub enum ClientError {
     },
 }
 
-/// What is the matter, so far as it can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// No broker answers.
-    Unreachable,
-    /// The brokers do not accept who we are.
-    Authentication,
-    /// A connection by TLS could not be made.
-    Tls,
-    /// We may not do that.
-    Authorization,
-    /// There is no such topic or partition.
-    UnknownTopic,
-    /// Another has the same transactional id.
-    Fenced,
-    /// A broker answered, but not this in time.
-    TimedOut,
-    /// Anything else.
-    Other,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Cause::Unreachable => "no broker can be reached; is Kafka running there, and is kafka.brokers right?",
-            Cause::Authentication => "the brokers do not accept the credentials; see sasl.* in kafka.properties",
-            Cause::Tls => "no TLS connection can be made; see security.protocol and ssl.* in kafka.properties",
-            Cause::Authorization => "the Kafka user is not allowed to do this; it needs an ACL",
-            Cause::UnknownTopic => "the topic is not there; `clicktide topics create` makes it",
-            Cause::Fenced => "another job of the same name has taken over",
-            Cause::TimedOut => "no answer in time",
-            Cause::Other => "it is refused",
-        })
+impl ClientError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ClientError::TlsMissing { .. }
+            | ClientError::Property { .. }
+            | ClientError::File { .. }
+            | ClientError::Unusable { .. } => Exit::Configuration,
+            ClientError::Failed { cause, .. } => cause.exit(),
+        }
     }
 }
 
@@ -96,9 +91,10 @@ impl Connection {
     /// Brokers and properties for a client of librdkafka, to which the caller adds what its kind of client needs.
     ///
     /// # Errors
-    /// When the properties ask for TLS and this program was built without.
+    /// When the properties ask for TLS and this program was built without, or name a file that can't be used.
     pub(in crate::kafka) fn client_config(&self) -> Result<ClientConfig, ClientError> {
         self.check_tls()?;
+        self.check_files()?;
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
         // A broker that is back is found again soon. The default of 10 s is most of what a transaction may take.
@@ -127,101 +123,89 @@ impl Connection {
             .map_or(Ok(()), Err)
     }
 
+    /// The files and folders that properties name, each with its property.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        // "probe" means the usual places.
+        self.properties.iter().filter(|(property, file)| property.ends_with(".location") && *file != "probe")
+    }
+
+    /// Whether the files that properties name can be read, which librdkafka says in words that do not name them.
+    ///
+    /// # Errors
+    /// When one can't, or is a key under a password that is not given.
+    pub fn check_files(&self) -> Result<(), ClientError> {
+        for (property, file) in self.files() {
+            let shown = if self.properties.is_hidden(property) { "***" } else { file };
+            let refuse = |reason: String| {
+                let (property, file) = (property.to_owned(), shown.to_owned());
+                ClientError::File { property, file, reason }
+            };
+            // A directory of certificates is as good.
+            if fs::metadata(file).map_err(|error| refuse(error.to_string()))?.is_dir() {
+                continue;
+            }
+            let bytes = fs::read(file).map_err(|error| refuse(error.to_string()))?;
+            let encrypted = String::from_utf8_lossy(&bytes).lines().any(|line| {
+                line.starts_with("-----BEGIN ENCRYPTED")
+                    || (line.starts_with("Proc-Type:") && line.contains("ENCRYPTED"))
+            });
+            if property == "ssl.key.location" && encrypted && self.properties.get("ssl.key.password").is_none() {
+                let reason = "the key is encrypted, and there is no ssl.key.password; \"env:NAME\" reads it from an \
+                              environment variable, \"file:/path\" from a file";
+                return Err(refuse(reason.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// What an error means. `witness` is the context of the client that had it, which may know more.
     pub(in crate::kafka) fn explain(&self, attempt: &str, error: &KafkaError, witness: &Witness) -> ClientError {
-        if let KafkaError::ClientConfig(_, _, property, _) = error {
-            return ClientError::Property { property: property.clone() };
+        match error {
+            KafkaError::ClientConfig(_, _, property, _) => {
+                return ClientError::Property { property: property.clone() };
+            }
+            KafkaError::ClientCreation(reason) => return self.unusable(reason),
+            _ => {}
         }
-        let (cause, reason) = match (error.rdkafka_error_code().map(cause_of), witness.telling()) {
+        let (cause, reason) = self.understand(error, witness);
+        ClientError::Failed { attempt: attempt.to_owned(), brokers: self.brokers.clone(), cause, reason }
+    }
+
+    /// What is the matter when a client has this error, also in words.
+    pub(in crate::kafka) fn understand(&self, error: &KafkaError, witness: &Witness) -> (Cause, String) {
+        match (error.rdkafka_error_code().map(Cause::of), witness.telling()) {
             // That there was no answer is explained by what happened meanwhile, if anything did.
             (Some(Cause::Unreachable | Cause::TimedOut | Cause::Other) | None, Some(seen)) => seen,
             (Some(cause), _) => (cause, error.to_string()),
             (None, None) => (Cause::Other, error.to_string()),
+        }
+    }
+
+    /// What it means that a client can't be made.
+    fn unusable(&self, said: &str) -> ClientError {
+        let under_password = self.properties.get("ssl.key.password").is_some();
+        let advice = match said.split_once(" failed").map(|(property, _)| property) {
+            Some("ssl.key.location") if said.contains("mismatch") => {
+                "; the key must be that of the certificate in ssl.certificate.location"
+            }
+            Some("ssl.key.location") if under_password => "; is ssl.key.password right, and the file a key in PEM?",
+            Some("ssl.key.location" | "ssl.certificate.location" | "ssl.ca.location") => {
+                "; the file must hold a key, or certificates, in PEM"
+            }
+            _ if said.starts_with("No provider for SASL mechanism") => {
+                "; set sasl.mechanism to one of those, such as SCRAM-SHA-512: Kerberos (GSSAPI), the default, is not built in"
+            }
+            _ => "",
         };
-        ClientError::Failed { attempt: attempt.to_owned(), brokers: self.brokers.clone(), cause, reason }
+        ClientError::Unusable { reason: format!("{said}{advice}") }
     }
 
     /// What the refusal of one topic means.
     pub(in crate::kafka) fn refused(&self, attempt: &str, code: RDKafkaErrorCode) -> ClientError {
         let (attempt, brokers) = (attempt.to_owned(), self.brokers.clone());
-        ClientError::Failed { attempt, brokers, cause: cause_of(code), reason: code.to_string() }
+        ClientError::Failed { attempt, brokers, cause: Cause::of(code), reason: code.to_string() }
     }
 }
-
-/// What is the matter when this is the answer.
-pub(in crate::kafka) fn cause_of(code: RDKafkaErrorCode) -> Cause {
-    use RDKafkaErrorCode as Code;
-    match code {
-        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::NetworkException => {
-            Cause::Unreachable
-        }
-        Code::Authentication
-        | Code::SaslAuthenticationFailed
-        | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState => Cause::Authentication,
-        Code::SSL => Cause::Tls,
-        Code::TopicAuthorizationFailed
-        | Code::GroupAuthorizationFailed
-        | Code::ClusterAuthorizationFailed
-        | Code::TransactionalIdAuthorizationFailed => Cause::Authorization,
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => Cause::UnknownTopic,
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Cause::Fenced,
-        Code::OperationTimedOut | Code::RequestTimedOut | Code::TimedOutQueue | Code::MessageTimedOut => {
-            Cause::TimedOut
-        }
-        _ => Cause::Other,
-    }
-}
-
-/// A client's context that remembers what went wrong in the background, where librdkafka says why nobody answers.
-#[derive(Debug, Default)]
-pub(in crate::kafka) struct Witness(Mutex<Option<(Cause, String)>>);
-
-impl Witness {
-    /// The most telling of what it has seen.
-    fn telling(&self) -> Option<(Cause, String)> {
-        lock(&self.0).clone()
-    }
-
-    fn see(&self, cause: Cause, reason: &str) {
-        let mut telling = lock(&self.0);
-        // Why a connection fails says more than that all have failed.
-        let better = match (telling.as_ref().map(|(cause, _)| *cause), cause) {
-            (_, Cause::Authentication | Cause::Tls | Cause::Authorization) | (None, _) => true,
-            (Some(Cause::Unreachable), Cause::Unreachable) => !reason.contains("brokers are down"),
-            _ => false,
-        };
-        if better {
-            *telling = Some((cause, reason.to_owned()));
-        }
-    }
-}
-
-impl ClientContext for Witness {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Whoever asked gets it as an error; what librdkafka tries meanwhile is for those who look.
-        tracing::debug!(severity = ?level, facility, "{message}");
-        if facility == "FAIL" {
-            let lower = message.to_ascii_lowercase();
-            let cause = match () {
-                () if lower.contains("authentication") || lower.contains("sasl") => Cause::Authentication,
-                () if lower.contains("ssl") => Cause::Tls,
-                () => Cause::Unreachable,
-            };
-            self.see(cause, without_thread(message));
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, "{reason}");
-        let cause = error.rdkafka_error_code().map_or(Cause::Other, cause_of);
-        if matches!(cause, Cause::Unreachable | Cause::Authentication | Cause::Tls | Cause::Authorization) {
-            self.see(cause, reason);
-        }
-    }
-}
-
-impl ConsumerContext for Witness {}
 
 /// The low and the high watermark of a partition. A broker that has just been started may not lead its partitions yet, so
 /// that answer is not taken for one until `timeout`.
@@ -245,7 +229,8 @@ pub(in crate::kafka) fn fetch_watermarks<C: ConsumerContext>(
                 | Code::ReplicaNotAvailable
                 | Code::FencedLeaderEpoch
                 | Code::UnknownLeaderEpoch
-                | Code::OffsetNotAvailable,
+                | Code::OffsetNotAvailable
+                | Code::UnknownPartition,
             ) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
             _ => return answer,
         }
@@ -261,6 +246,8 @@ impl ClientContext for LogContext {
         match error.rdkafka_error_code() {
             // The end of a partition is asked for and no error.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
+            // The client asks after a group that it only needs the name of; where it matters, `clicktide check` says so.
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => tracing::debug!(%error, "Kafka: {reason}"),
             // Said dozens of times a second, after each broker has been named.
             Some(RDKafkaErrorCode::AllBrokersDown) => tracing::debug!(%error, "Kafka: {reason}"),
             // What is an error, librdkafka tries again by itself.
@@ -269,19 +256,6 @@ impl ClientContext for LogContext {
     }
 }
 impl ConsumerContext for LogContext {}
-
-/// Log lines begin with librdkafka's own thread: `[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to …`.
-fn without_thread(message: &str) -> &str {
-    match message.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")) {
-        Some((_, message)) => message,
-        None => message,
-    }
-}
-
-/// What is behind this lock is right whatever happened to another holder.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[cfg(test)]
 mod tests {
@@ -336,5 +310,28 @@ mod tests {
         let error = config.create_native_config().err().expect("refused");
         let error = connection(&[]).explain("connect", &error, &Witness::default()).to_string();
         assert!(error.contains("sasl.pasword") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn files_that_properties_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let check = |properties: &[(&str, &str)], expected: Option<&str>| {
+            let error = connection(properties).check_files().err().map(|error| error.to_string());
+            match expected {
+                None => assert_eq!(error, None),
+                Some(expected) => assert!(error.as_ref().is_some_and(|error| error.contains(expected)), "{error:?}"),
+            }
+        };
+        fs::write(file("plain.key"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+        fs::write(file("encrypted.key"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\n").unwrap();
+        fs::write(file("old.key"), "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n").unwrap();
+        check(&[("ssl.ca.location", dir.path().to_str().unwrap())], None);
+        check(&[("ssl.key.location", &file("plain.key"))], None);
+        check(&[("ssl.key.location", &file("none.key"))], Some("none.key\": No such file"));
+        for key in ["encrypted.key", "old.key"] {
+            check(&[("ssl.key.location", &file(key))], Some("the key is encrypted, and there is no ssl.key.password"));
+            check(&[("ssl.key.location", &file(key)), ("ssl.key.password", "hunter2")], None);
+        }
     }
 }

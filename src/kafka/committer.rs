@@ -12,15 +12,17 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Cause, Connection, LogContext, cause_of};
+use super::client::{Cause, ClientError, Connection, LogContext};
 use super::dead_letters::headers;
 use super::describe;
 use super::progress::read_generation;
 use super::statistics::{self, ClientMetrics};
+use crate::avro::wire::SchemaId;
 use crate::avro::{ProgressRecord, encode_page_analytics, encode_progress_record};
 use crate::committer::{CommitEpoch, CommitError, Epoch};
+use crate::privacy::IdHash;
 use crate::progress::{JobState, Progress};
-use crate::source::DeadLetter;
+use crate::source::{DeadLetter, SanitisedRecord};
 
 /// The topics of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +33,24 @@ pub struct JobTopics {
     pub results: String,
     /// The records that did not count.
     pub dead_letters: String,
+    /// The sanitised events, if they are wanted.
+    pub sanitised_events: Option<String>,
     /// What has been committed.
     pub progress: String,
 }
 
+/// By which ids a schema registry knows the schemas of what a job publishes; none: it is published as bare Avro bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputSchemas {
+    /// Of the results.
+    pub results: Option<SchemaId>,
+    /// Of the sanitised events.
+    pub sanitised_events: Option<SchemaId>,
+}
+
 /// A producer whose transactions carry a job's output.
 ///
-/// One transaction per commit holds results, dead letters, idle advances and the progress record. The transactional id is
+/// One transaction per commit holds results, dead letters, sanitised events, idle advances and the progress record. The transactional id is
 /// the job's name, so that whoever starts the job next fences this producer (KIP-98).
 pub struct KafkaCommitter {
     producer: Arc<BaseProducer<Deliveries>>,
@@ -51,6 +64,8 @@ pub struct KafkaCommitter {
     begun_generation: i64,
     /// Commits the read positions for a group of the job's name: nothing reads them but tools that show lag.
     group: Option<BaseConsumer<LogContext>>,
+    /// What results and sanitised events begin with, where there is a registry.
+    schemas: OutputSchemas,
     payload: Vec<u8>,
 }
 
@@ -148,7 +163,7 @@ impl KafkaCommitter {
         topics: JobTopics,
         timeout: Duration,
     ) -> Result<Self, CommitError> {
-        let client_config = || connection.client_config().map_err(|e| CommitError::Failed(e.to_string()));
+        let client_config = || connection.client_config().map_err(|e: ClientError| CommitError::Failed(e.to_string()));
         let mut config = client_config()?;
         for (property, value) in [
             ("transactional.id", job),
@@ -194,10 +209,18 @@ impl KafkaCommitter {
             },
             begun_generation: 0,
             group,
+            schemas: OutputSchemas::default(),
             payload: Vec::new(),
         };
-        committer.retried("init_transactions", |producer, wait| producer.init_transactions(wait))?;
+        let call = format!("init_transactions as {job:?}");
+        committer.retried(&call, |producer, wait| producer.init_transactions(wait))?;
         Ok(committer)
+    }
+
+    /// Publishes in the wire format of a schema registry what has an id here.
+    pub fn with_schemas(mut self, schemas: OutputSchemas) -> Self {
+        self.schemas = schemas;
+        self
     }
 
     /// Begins a run: commits `progress`, and forgets the idle advances whose keys are in `outdated`.
@@ -238,7 +261,9 @@ impl KafkaCommitter {
             CommitError::Fenced(text) if !another => CommitError::Unknown(format!(
                 "the brokers gave up on this producer, and no other run has begun: {text}"
             )),
-            CommitError::Failed(text) | CommitError::Unknown(text) if another => CommitError::Fenced(text),
+            CommitError::Failed(text) | CommitError::Denied(text) | CommitError::Unknown(text) if another => {
+                CommitError::Fenced(text)
+            }
             error => error,
         })
     }
@@ -302,16 +327,26 @@ impl KafkaCommitter {
         let kept = &letter.payload[..letter.payload.len().min(DEAD_LETTER_BYTES_MAX)];
         let cut = (kept.len() < letter.payload.len()).then(|| letter.payload.len().to_string());
         let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let payload = letter.kept.label().to_owned();
         let said = [
             (headers::REASON, Some(&letter.reason)),
             (headers::SOURCE_TOPIC, Some(&self.topics.events)),
             (headers::SOURCE_PARTITION, Some(&partition)),
             (headers::SOURCE_OFFSET, Some(&offset)),
             (headers::CUT_FROM_BYTES, cut.as_ref()),
+            (headers::PAYLOAD, Some(&payload)),
         ];
         let said = said.into_iter().filter_map(|(key, value)| Some(Header { key, value: Some(value?) }));
         let headers = said.fold(OwnedHeaders::new(), |headers, header| headers.insert(header));
         self.send(BaseRecord::<(), [u8]>::to(&self.topics.dead_letters).payload(kept).headers(headers))
+    }
+
+    /// Keyed by the user's hash, so that all events of a user are in one partition.
+    fn send_sanitised(&self, topic: &str, event: &SanitisedRecord) -> Result<(), CommitError> {
+        let key = IdHash(event.user).to_string();
+        let prefix = self.schemas.sanitised_events.map(SchemaId::prefix);
+        let prefix = prefix.as_ref().map(<[u8; _]>::as_slice).unwrap_or_default();
+        self.send(BaseRecord::to(topic).key(&key).payload(&[prefix, &event.body].concat()))
     }
 
     /// Waits until all messages are acknowledged. Without this, committing would wait in steps of 100 ms.
@@ -338,8 +373,9 @@ impl KafkaCommitter {
         match purged.then(|| self.producer.commit_transaction(CALL.min(self.timeout))) {
             Some(Ok(())) => CommitError::Unknown(format!("committed without a message: {}", describe(error))),
             Some(Err(refusal)) => {
-                let cause = refusal.rdkafka_error_code().map_or(Cause::Other, cause_of);
-                CommitError::Failed(format!("{cause}: {}", describe(&refusal)))
+                let cause = refusal.rdkafka_error_code().map_or(Cause::Other, Cause::of);
+                let text = format!("{cause}: {}", describe(&refusal));
+                if cause.denied() { CommitError::Denied(text) } else { CommitError::Failed(text) }
             }
             None => CommitError::Failed(format!("a message was not delivered: {}", describe(error))),
         }
@@ -395,6 +431,7 @@ fn classify(error: &KafkaError, call: &str) -> CommitError {
         // Also when the client says that the transaction has to be aborted: it may have given up on a request to commit it
         // that the broker had already carried out.
         _ if call == "commit_transaction" => CommitError::Unknown(text),
+        Some(code) if Cause::of(code).denied() => CommitError::Denied(format!("{}: {text}", Cause::of(code))),
         _ => CommitError::Failed(text),
     }
 }
@@ -407,12 +444,16 @@ impl CommitEpoch for KafkaCommitter {
         let outcome = self.transaction(|committer| {
             for result in epoch.windows.iter().flat_map(|window| &window.results) {
                 payload.clear();
+                payload.extend(committer.schemas.results.iter().flat_map(|id| id.prefix()));
                 encode_page_analytics(result, &mut payload);
                 result_bytes += result.page_url.len() + payload.len();
                 committer.send(BaseRecord::to(&committer.topics.results).key(&result.page_url).payload(&payload))?;
             }
             for letter in &epoch.dead_letters {
                 committer.send_dead_letter(letter)?;
+            }
+            if let Some(topic) = &committer.topics.sanitised_events {
+                epoch.sanitised.iter().try_for_each(|event| committer.send_sanitised(topic, event))?;
             }
             for advance in &epoch.idle_advances {
                 committer.send_progress(&ProgressRecord::IdleAdvance(*advance))?;
@@ -422,7 +463,7 @@ impl CommitEpoch for KafkaCommitter {
         self.payload = payload;
         let label = match &outcome {
             Ok(()) => "committed",
-            Err(CommitError::Failed(_)) => "failed",
+            Err(CommitError::Failed(_) | CommitError::Denied(_)) => "failed",
             Err(CommitError::Unknown(_)) => "unknown",
             Err(CommitError::Fenced(_)) => "fenced",
         };
@@ -430,6 +471,7 @@ impl CommitEpoch for KafkaCommitter {
         outcome?;
         metrics::counter!(crate::metrics::RESULT_BYTES).increment(result_bytes as u64);
         metrics::counter!(crate::metrics::DEAD_LETTERS).increment(epoch.dead_letters.len() as u64);
+        metrics::counter!(crate::metrics::SANITISED_EVENTS).increment(epoch.sanitised.len() as u64);
         self.show_positions();
         Ok(())
     }

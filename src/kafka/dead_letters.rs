@@ -21,8 +21,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
-use super::client::{ClientError, Connection, LogContext, Witness};
+use super::cause::Witness;
+use super::client::{Cause, ClientError, Connection, LogContext};
 use super::scan::{self, End, Scan, ScanError, ScanRecord};
+use crate::exit::Exit;
+use crate::source::DeadLetterPayload;
 
 /// A dead letter, as it stands in its topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,7 +46,9 @@ pub struct Letter {
     pub source_offset: i64,
     /// How many bytes the record had, if it was cut.
     pub cut_from_bytes: Option<u64>,
-    /// How many bytes are kept of it.
+    /// What is kept of it.
+    pub kept: DeadLetterPayload,
+    /// How many bytes are kept.
     pub bytes: usize,
     /// The bytes that are kept.
     #[serde(skip)]
@@ -62,6 +67,8 @@ pub mod headers {
     pub const SOURCE_OFFSET: &str = "source-offset";
     /// How many bytes the record had, if not all are kept.
     pub const CUT_FROM_BYTES: &str = "cut-from-bytes";
+    /// What the value is: the `original` bytes, the `sanitised` event, or `nothing`.
+    pub const PAYLOAD: &str = "payload";
     /// Of an event that was sent back: where it stands among the dead letters, `topic/partition/offset`.
     pub const REPLAYED_FROM: &str = "replayed-from";
 }
@@ -80,14 +87,16 @@ impl Letter {
             source_partition: text(headers::SOURCE_PARTITION)?.parse().ok()?,
             source_offset: text(headers::SOURCE_OFFSET)?.parse().ok()?,
             cut_from_bytes: text(headers::CUT_FROM_BYTES).and_then(|bytes| bytes.parse().ok()),
+            // Before there was the header there were no sanitised ones.
+            kept: text(headers::PAYLOAD).map_or(Some(DeadLetterPayload::Original), DeadLetterPayload::named)?,
             bytes: payload.len(),
             payload,
         })
     }
 
-    /// Whether all of the record is here.
+    /// Whether all of the record is here, as it came.
     fn whole(&self) -> bool {
-        self.cut_from_bytes.is_none() && !self.payload.is_empty()
+        self.kept == DeadLetterPayload::Original && self.cut_from_bytes.is_none() && !self.payload.is_empty()
     }
 }
 
@@ -142,7 +151,7 @@ pub struct ReplaySettings {
 pub struct Replayed {
     /// Events that were sent back.
     pub sent: u64,
-    /// Dead letters of the reason that do not hold the whole record, and so stay where they are.
+    /// Dead letters of the reason that do not hold the whole record as it came, and so stay where they are.
     pub not_whole: u64,
     /// Dead letters of the reason that came from another topic, or a partition that there is not, and so stay where they are.
     pub elsewhere: u64,
@@ -158,13 +167,28 @@ pub enum ReplayError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// A transaction did not come about. What was sent back before it stays so; asking again goes on from there.
-    #[error("cannot send dead letters back to {topic:?}: {reason}; asking again goes on from where this one came to")]
+    #[error(
+        "cannot send dead letters back to {topic:?}: {cause}: {reason}; asking again goes on from where this one came to"
+    )]
     Transaction {
         /// The topic of the events.
         topic: String,
+        /// What is the matter.
+        cause: Cause,
         /// What happened.
         reason: String,
     },
+}
+
+impl ReplayError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ReplayError::Scan(error) => error.exit(),
+            ReplayError::Client(error) => error.exit(),
+            ReplayError::Transaction { cause, .. } => cause.exit(),
+        }
+    }
 }
 
 /// Letters in a transaction.
@@ -298,7 +322,8 @@ impl Replay<'_> {
             if let Err(error) = self.producer.abort_transaction(TIMEOUT) {
                 tracing::warn!(error = super::describe(&error), "a transaction stays open until it times out");
             }
-            ReplayError::Transaction { topic: self.settings.events.clone(), reason: super::describe(&error) }
+            let cause = error.rdkafka_error_code().map_or(Cause::Other, Cause::of);
+            ReplayError::Transaction { topic: self.settings.events.clone(), cause, reason: super::describe(&error) }
         })
     }
 

@@ -19,7 +19,7 @@ use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::{Tick, Windows};
 
 use super::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges};
-use crate::avro::decode_page_analytics;
+use crate::avro::wire::decode_result;
 
 /// Which windows are read again.
 #[derive(Clone, Debug)]
@@ -135,7 +135,7 @@ impl Tail {
 impl HistorySettings {
     /// The result that a record holds, if it is one of this job's windows.
     fn own_result(&self, record: &ScanRecord<'_>) -> Option<PageAnalytics> {
-        let result = decode_page_analytics(record.payload?).ok()?;
+        let result = decode_result(record.payload?).ok()?;
         let PageAnalytics { window_start, window_end, .. } = result;
         let own = window_end.checked_sub(window_start) == Some(self.windows.size_ms())
             && self.windows.tick_at_or_before(window_end) == Tick(window_end);

@@ -4,11 +4,15 @@ use rdkafka::error::KafkaError;
 
 pub mod admin;
 pub mod audit;
+mod cause;
 pub mod client;
 pub mod committer;
 pub mod dead_letters;
+mod described;
+mod diagnosis;
 pub mod embedded;
 pub mod history;
+pub mod permissions;
 pub mod probe;
 pub mod producer;
 pub mod progress;
@@ -18,7 +22,6 @@ pub mod scan;
 pub mod source;
 pub mod start;
 mod statistics;
-mod topic_id;
 pub mod watch;
 
 /// An error in words that show no property's value, which may be a secret.

@@ -4,27 +4,47 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{ClientError, Connection, Witness};
+use super::cause::Witness;
+use super::client::{ClientError, Connection};
+use super::diagnosis::diagnose;
 
-/// Waits until a broker answers. A broker that is not there is tried until `timeout`, as it may be starting.
+/// Waits until a broker answers. A broker that is not there is tried until `timeout`, as it may be starting; brokers that are there
+/// and do not let us in, for two seconds.
 ///
 /// # Errors
 /// When none does, with the reason as far as it is known.
 pub fn reach(connection: &Connection, timeout: Duration) -> Result<(), ClientError> {
     let attempt = "reach Kafka";
     let consumer = consumer(connection, attempt)?;
-    match consumer.client().fetch_cluster_id(timeout) {
-        Some(_) => Ok(()),
-        None => {
-            drop(consumer.poll(EVENTS_TIMEOUT));
-            let error = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
-            Err(connection.explain(attempt, &error, consumer.client().context()))
+    let witness = consumer.client().context();
+    let start = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(start.elapsed());
+        if consumer.client().fetch_cluster_id(left.min(LOOK_EVERY)).is_some() {
+            return Ok(());
+        }
+        while consumer.poll(Duration::ZERO).is_some() {}
+        if left.is_zero() || witness.denied_for().is_some_and(|denied_for| denied_for >= BELIEVED_AFTER) {
+            break;
         }
     }
+    let error = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
+    let mut error = connection.explain(attempt, &error, witness);
+    if let ClientError::Failed { cause, reason, .. } = &mut error
+        && let Some(found) = diagnose(connection, *cause)
+    {
+        *reason = format!("{found}: {reason}");
+    }
+    Err(error)
 }
+
+/// How often it is looked whether the brokers deny us.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Another broker may let us in, or this one once it knows the users.
+const BELIEVED_AFTER: Duration = Duration::from_secs(2);
 
 /// Whether a producer with this transactional id can begin transactions. It fences off no other id.
 ///
@@ -76,8 +96,11 @@ pub fn read(connection: &Connection, topic: &str, timeout: Duration) -> Result<(
 pub(super) const EVENTS_TIMEOUT: Duration = Duration::from_millis(100);
 
 fn passes(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
-    let codes = [AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve];
+    use RDKafkaErrorCode::{
+        AllBrokersDown, BrokerTransportFailure, GroupAuthorizationFailed, OperationTimedOut, Resolve,
+    };
+    // The group is asked after by the client alone, and its refusal keeps nobody from reading.
+    let codes = [AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve, GroupAuthorizationFailed];
     error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
@@ -91,10 +114,4 @@ fn consumer(connection: &Connection, attempt: &str) -> Result<BaseConsumer<Witne
     config
         .create_with_context(Witness::default())
         .map_err(|error| connection.explain(attempt, &error, &Witness::default()))
-}
-
-impl ProducerContext for Witness {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -12,10 +12,15 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::statistics::Statistics;
 
+use super::client::Cause;
 use super::statistics::ClientMetrics;
 use crate::event::ClickEvent;
+use crate::exit::Exit;
+use crate::generator::form::Form;
 use crate::generator::send::{Admission, Deliveries, SendEvent};
 use crate::generator::settings::EventKey;
+use crate::generator::truth::Witness;
+use crate::ingest::Record;
 
 /// Where and how to produce.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,13 +79,15 @@ pub enum ProducerError {
         /// What librdkafka says.
         source: Box<KafkaError>,
     },
-    /// The brokers answered that they do not have the topic, or do not give it out.
-    #[error("topic {topic:?} cannot be used at {brokers}: {reason}")]
+    /// The brokers answered that they do not have the topic, or do not let it be used.
+    #[error("topic {topic:?} cannot be used at {brokers}: {cause}: {reason}")]
     Topic {
         /// The brokers.
         brokers: String,
         /// The topic.
         topic: String,
+        /// What is the matter.
+        cause: Cause,
         /// What the broker says.
         reason: String,
     },
@@ -94,6 +101,19 @@ pub enum ProducerError {
         /// What librdkafka says.
         source: Box<KafkaError>,
     },
+}
+
+impl ProducerError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ProducerError::Property { .. } | ProducerError::Create { .. } => Exit::Configuration,
+            ProducerError::Topic { cause, .. } => cause.exit(),
+            ProducerError::Unreachable { source, .. } | ProducerError::Produce { source, .. } => {
+                source.rdkafka_error_code().map_or(Exit::Kafka, |code| Cause::of(code).exit())
+            }
+        }
+    }
 }
 
 /// Produces events to one topic.
@@ -128,7 +148,7 @@ const STATISTICS_MS: &str = "100";
 /// How long to wait for the producer id before events are sent without.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
+impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
     /// Connects, makes sure that the topic is there, and waits until the producer may send.
     ///
     /// # Errors
@@ -146,9 +166,11 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
             origin,
             deliveries: Arc::clone(&deliveries),
             ready: Mutex::new(Some(ready)),
+            witness: OnceLock::new(),
             metrics: ClientMetrics::of("generator"),
             statistics_interval: config.statistics_interval,
             measured: Mutex::default(),
+            denied: OnceLock::new(),
         };
         let producer: ThreadedProducer<DeliveryCounter> =
             client.create_with_context(context).map_err(|source| match source {
@@ -165,9 +187,31 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> EventProducer<E> {
         Ok(EventProducer { producer, config, encode, payload: Vec::new(), origin, deliveries, partitions })
     }
 
-    /// How many partitions the topic had when the producer connected.
-    pub fn partitions(&self) -> usize {
-        self.partitions
+    /// Where each partition ends: the offset that the next record will get.
+    ///
+    /// # Errors
+    ///
+    /// No broker answers.
+    pub fn end_offsets(&self) -> Result<Vec<i64>, ProducerError> {
+        let ProducerConfig { brokers, topic, connect_timeout, .. } = &self.config;
+        let end = |partition: usize| {
+            self.producer
+                .client()
+                .fetch_watermarks(topic, partition as i32, *connect_timeout)
+                .map(|(_, end)| end)
+                .map_err(|source| ProducerError::Unreachable {
+                    brokers: brokers.clone(),
+                    topic: topic.clone(),
+                    source: Box::new(source),
+                })
+        };
+        (0..self.partitions).map(end).collect()
+    }
+
+    /// Has `witness` told of every record that is acknowledged from now on. There is one witness.
+    pub fn tell(&self, witness: Witness) {
+        // It is set once, before anything is sent.
+        _ = self.producer.client().context().witness.set(witness);
     }
 
     fn produce_error(&self, source: KafkaError) -> ProducerError {
@@ -184,22 +228,33 @@ fn partition_count(
     let metadata = producer.client().fetch_metadata(Some(topic), config.connect_timeout).map_err(|source| {
         ProducerError::Unreachable { brokers: brokers.clone(), topic: topic.clone(), source: Box::new(source) }
     })?;
-    let refused = |reason: String| ProducerError::Topic { brokers: brokers.clone(), topic: topic.clone(), reason };
+    let refused = |code| refused(config, code);
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Err(refused("it is not there".to_owned()));
+        return Err(refused(RDKafkaErrorCode::UnknownTopic));
     };
     match found.error() {
-        Some(error) => Err(refused(RDKafkaErrorCode::from(error).to_string())),
+        Some(error) => Err(refused(RDKafkaErrorCode::from(error))),
         None => Ok(found.partitions().len()),
     }
 }
 
-impl<E: Fn(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
+/// What it means that the brokers refuse the topic.
+fn refused(config: &ProducerConfig, code: RDKafkaErrorCode) -> ProducerError {
+    let ProducerConfig { brokers, topic, .. } = config;
+    let (brokers, topic, cause) = (brokers.clone(), topic.clone(), Cause::of(code));
+    ProducerError::Topic { brokers, topic, cause, reason: code.to_string() }
+}
+
+impl<E: FnMut(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
     type Error = ProducerError;
 
-    fn send(&mut self, event: &ClickEvent) -> Result<Admission, ProducerError> {
+    fn send(&mut self, event: &ClickEvent, form: Form) -> Result<Admission, ProducerError> {
+        // It would be so for every event.
+        if let Some(code) = self.producer.client().context().denied.get() {
+            return Err(refused(&self.config, *code));
+        }
         self.payload.clear();
-        (self.encode)(event, &mut self.payload);
+        form.write_avro(event, &mut self.encode, &mut self.payload);
         let key = self.config.key.of(event);
         let sent_us = self.origin.elapsed().as_micros() as usize;
         let record = BaseRecord::with_opaque_to(&self.config.topic, sent_us).key(key).payload(&self.payload);
@@ -208,6 +263,11 @@ impl<E: Fn(&ClickEvent, &mut Vec<u8>)> SendEvent for EventProducer<E> {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Admission::QueueFull),
             Err((source, _)) => Err(self.produce_error(source)),
         }
+    }
+
+    /// How many partitions the topic had when the producer connected.
+    fn partitions(&self) -> usize {
+        self.partitions
     }
 
     fn take_deliveries(&mut self) -> Deliveries {
@@ -234,13 +294,23 @@ struct DeliveryCounter {
     deliveries: Arc<Mutex<Deliveries>>,
     /// Told once that the producer has its id.
     ready: Mutex<Option<Sender<()>>>,
+    witness: OnceLock<Witness>,
     metrics: ClientMetrics,
     statistics_interval: Option<Duration>,
     /// When the metrics were brought up to date last.
     measured: Mutex<Option<Instant>>,
+    /// Why the user may not produce, once the brokers have said so.
+    denied: OnceLock<RDKafkaErrorCode>,
 }
 
 impl DeliveryCounter {
+    /// Remembers that the user may not do this, if that is what an error says.
+    fn note(&self, error: &KafkaError) {
+        if let Some(code) = error.rdkafka_error_code().filter(|code| Cause::of(*code) == Cause::Authorization) {
+            self.denied.get_or_init(|| code);
+        }
+    }
+
     /// Whether it is time to bring the metrics up to date again.
     fn measure(&self) -> bool {
         let Some(interval) = self.statistics_interval else { return false };
@@ -283,6 +353,7 @@ impl ClientContext for DeliveryCounter {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.note(&error);
         tracing::error!(%error, "Kafka producer: {reason}");
     }
 }
@@ -297,8 +368,21 @@ impl ProducerContext for DeliveryCounter {
                 let latency = self.origin.elapsed().saturating_sub(Duration::from_micros(sent_us as u64));
                 let partition = usize::try_from(message.partition()).unwrap_or_default();
                 lock(&self.deliveries).acknowledge(partition, latency);
+                if let Some(witness) = self.witness.get() {
+                    witness.acknowledged(
+                        &Record {
+                            offset: message.offset(),
+                            record_timestamp_ms: message.timestamp().to_millis(),
+                            payload: message.payload().unwrap_or_default(),
+                        },
+                        partition,
+                    );
+                }
             }
-            Err((error, _)) => lock(&self.deliveries).fail(error.to_string()),
+            Err((error, _)) => {
+                self.note(error);
+                lock(&self.deliveries).fail(error.to_string());
+            }
         }
     }
 }
@@ -366,7 +450,7 @@ mod tests {
             let mut expected = vec![0; PARTITIONS];
             for event in events(2_000) {
                 let bytes = key.of(&event).len() + serde_json::to_vec(&event).unwrap().len();
-                assert_eq!(producer.send(&event).unwrap(), Admission::Accepted { bytes });
+                assert_eq!(producer.send(&event, Form::Event).unwrap(), Admission::Accepted { bytes });
                 expected[murmur2::partition(key.of(&event).as_bytes(), PARTITIONS as u32) as usize] += 1;
             }
             producer.flush(Duration::from_secs(60)).unwrap();
@@ -401,7 +485,8 @@ mod tests {
         let properties = [("queue.buffering.max.messages", "10"), ("linger.ms", "60000")];
         let config = config(cluster.bootstrap_servers(), EventKey::UserId, &properties);
         let mut producer = EventProducer::connect(config, encode).unwrap();
-        let admissions: Vec<Admission> = events(11).iter().map(|event| producer.send(event).unwrap()).collect();
+        let admissions: Vec<Admission> =
+            events(11).iter().map(|event| producer.send(event, Form::Event).unwrap()).collect();
         assert!(admissions[..10].iter().all(|admission| matches!(admission, Admission::Accepted { .. })));
         assert_eq!(admissions[10], Admission::QueueFull);
         producer.flush(Duration::from_secs(60)).unwrap();

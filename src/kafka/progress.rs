@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::avro::{ProgressRecord, UndecodableProgress, decode_progress_record};
+use crate::exit::Exit;
 use crate::kafka::scan::{self, End, Scan, ScanError, ScanRecord};
 use crate::progress::CommittedProgress;
 
@@ -26,6 +27,16 @@ pub enum ReadProgressError {
         /// What is wrong with it.
         source: UndecodableProgress,
     },
+}
+
+impl ReadProgressError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ReadProgressError::Scan(error) => error.exit(),
+            ReadProgressError::Undecodable { .. } => Exit::Kafka,
+        }
+    }
 }
 
 /// How long to go without an answer of the brokers.

@@ -42,6 +42,11 @@ impl Properties {
         self.values.insert(name, value.into());
     }
 
+    /// Whether the value of a property must not be shown.
+    pub fn is_hidden(&self, name: &str) -> bool {
+        names_a_secret(name) || self.hidden.contains(name)
+    }
+
     /// Names and values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -55,8 +60,8 @@ impl Properties {
 
 impl fmt::Debug for Properties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |name: &str| !names_a_secret(name) && !self.hidden.contains(name);
-        f.debug_map().entries(self.iter().map(|(name, value)| (name, if shown(name) { value } else { "***" }))).finish()
+        let shown = |(name, value)| (name, if self.is_hidden(name) { "***" } else { value });
+        f.debug_map().entries(self.iter().map(shown)).finish()
     }
 }
 

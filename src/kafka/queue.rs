@@ -1,10 +1,11 @@
-//! One partition's messages, straight from librdkafka's queue. Together with `topic_id.rs`, the only unsafe code.
+//! One partition's messages, straight from librdkafka's queue. Together with `described.rs`, the only unsafe code.
 //!
 //! `rd_kafka_consume_batch_queue` hands over many messages per call, borrowed, which the safe interface does not offer. A
 //! queue per partition needs no group, no rebalance and no pausing: a partition that is not read is not fetched beyond its
 //! prefetch limit.
 
 use std::ffi::{CStr, CString, c_void};
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -30,6 +31,8 @@ pub struct PartitionQueue<C: ConsumerContext + 'static> {
     topic: *mut sys::rd_kafka_topic_t,
     partition: i32,
     messages: Vec<*mut sys::rd_kafka_message_t>,
+    /// Those of `messages` that were taken from the queue and not handed over yet.
+    left: Range<usize>,
     /// Kept where librdkafka's callback finds it.
     waker: *mut Waker,
     /// Kept alive for the pointers above.
@@ -69,6 +72,7 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
             topic,
             partition,
             messages: vec![std::ptr::null_mut(); BATCH],
+            left: 0..0,
             waker,
             _consumer: Arc::clone(consumer),
         };
@@ -80,27 +84,35 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
         Ok(this)
     }
 
-    /// Hands over at most `limit` messages that have arrived, without waiting. Returns how many.
-    pub fn consume(&mut self, limit: usize, mut each: impl FnMut(&QueueMessage<'_>)) -> usize {
+    /// Hands over at most `limit` messages that have arrived, without waiting. A message at which `each` breaks off counts as not
+    /// handed over: the next call begins with it.
+    pub fn consume(&mut self, limit: usize, mut each: impl FnMut(&QueueMessage<'_>) -> ControlFlow<()>) {
         let mut handed_over = 0;
         while handed_over < limit {
             let asked = BATCH.min(limit - handed_over);
-            // SAFETY: the queue is alive and the buffer has room for as many pointers as asked for.
-            let came = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, self.messages.as_mut_ptr(), asked) };
-            let came = usize::try_from(came).unwrap_or(0);
-            for &message in &self.messages[..came] {
-                // SAFETY: librdkafka filled in so many messages, which are ours until they are destroyed.
-                unsafe {
-                    each(&borrow(&*message));
-                    sys::rd_kafka_message_destroy(message);
+            let waiting = !self.left.is_empty();
+            if !waiting {
+                let buffer = self.messages.as_mut_ptr();
+                // SAFETY: the queue is alive and the buffer has room for as many pointers as asked for.
+                let came = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, buffer, asked) };
+                self.left = 0..usize::try_from(came).unwrap_or(0);
+            }
+            let came = self.left.len().min(asked);
+            for _ in 0..came {
+                let message = self.messages[self.left.start];
+                // SAFETY: librdkafka filled in the messages that are left, which are ours until they are destroyed.
+                if unsafe { each(&borrow(&*message)) }.is_break() {
+                    return;
                 }
+                self.left.start += 1;
+                // SAFETY: as above; it is not among those that are left any more.
+                unsafe { sys::rd_kafka_message_destroy(message) };
             }
             handed_over += came;
-            if came < asked {
+            if came < asked && !waiting {
                 break;
             }
         }
-        handed_over
     }
 }
 
@@ -132,6 +144,10 @@ fn last_error() -> String {
 
 impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
     fn drop(&mut self) {
+        for &message in &self.messages[self.left.clone()] {
+            // SAFETY: it was taken from the queue and not destroyed yet.
+            unsafe { sys::rd_kafka_message_destroy(message) };
+        }
         // SAFETY: all were made by `start`; the callback is removed before what it points to.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue, None, std::ptr::null_mut());

@@ -18,16 +18,16 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 pub use error::ScanError;
-use error::no_answer;
+use error::{no_answer, refusal};
 pub use partition::PartitionScan;
 
-use super::client::{LogContext, fetch_watermarks};
+use super::cause::Witness;
+use super::client::{Cause, Connection, LogContext, fetch_watermarks};
 
 /// What to read, and where it is.
 #[derive(Clone, Copy)]
@@ -137,11 +137,14 @@ pub fn ranges(scan: &Scan<'_>, from: &BTreeMap<i32, i64>) -> Result<Vec<ScanRang
     };
     let client = scan.client(&[("isolation.level", isolation)])?;
     let metadata = client.fetch_metadata(Some(scan.topic), scan.timeout).map_err(|error| scan.no_answer(error))?;
-    let refused = |reason: String| ScanError::Topic { brokers: scan.brokers.into(), topic: scan.topic.into(), reason };
+    let refused = |(cause, reason)| {
+        let (brokers, topic) = (scan.brokers.into(), scan.topic.into());
+        ScanError::Topic { brokers, topic, cause, reason }
+    };
     let found = metadata.topics().iter().find(|topic| topic.name() == scan.topic);
-    let found = found.ok_or_else(|| refused("it is not there".to_owned()))?;
+    let found = found.ok_or_else(|| refused((Cause::UnknownTopic, "it is not there".to_owned())))?;
     if let Some(error) = found.error() {
-        return Err(refused(RDKafkaErrorCode::from(error).to_string()));
+        return Err(refused(refusal(RDKafkaErrorCode::from(error))));
     }
     let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
     partitions.sort_unstable();
@@ -164,18 +167,22 @@ pub fn ranges(scan: &Scan<'_>, from: &BTreeMap<i32, i64>) -> Result<Vec<ScanRang
 
 impl Scan<'_> {
     fn client(&self, own: &[(&str, &str)]) -> Result<BaseConsumer<LogContext>, ScanError> {
-        let mut config = ClientConfig::new();
+        let connection = Connection {
+            brokers: self.brokers.to_owned(),
+            properties: self.properties.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            statistics_interval: None,
+        };
+        let mut config = connection.client_config()?;
         // Manual assignment needs the name of a group, but joins none.
         config.set("group.id", "clicktide-scan");
-        // That there is no more is said at once, and not after the half second that a fetch may wait by default.
-        config.set("fetch.wait.max.ms", "10");
-        self.properties.iter().for_each(|(property, value)| _ = config.set(property, value));
-        config.set("bootstrap.servers", self.brokers);
+        if !self.properties.contains_key("fetch.wait.max.ms") {
+            // That there is no more is said at once, and not after the half second that a fetch may wait by default.
+            config.set("fetch.wait.max.ms", "10");
+        }
         own.iter().for_each(|(property, value)| _ = config.set(*property, *value));
-        config.create_with_context(LogContext).map_err(|source| match source {
-            KafkaError::ClientConfig(_, _, property, _) => ScanError::Property { property },
-            source => ScanError::Create { brokers: self.brokers.to_owned(), source: Box::new(source) },
-        })
+        let attempt = format!("read topic {:?}", self.topic);
+        let made = config.create_with_context(LogContext);
+        made.map_err(|error| connection.explain(&attempt, &error, &Witness::default()).into())
     }
 
     fn no_answer(&self, error: KafkaError) -> ScanError {

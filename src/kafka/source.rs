@@ -1,6 +1,7 @@
 //! A topic's partitions as the job's source.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -13,9 +14,11 @@ use super::client::Connection;
 use super::describe;
 use super::queue::PartitionQueue;
 use super::statistics::{self, ClientMetrics, MeasuredContext};
+use crate::avro::wire::SchemaId;
 use crate::ingest::Record;
 use crate::pipeline::{NowMs, OpenPartitions, Waker};
 use crate::progress::{JobStart, PartitionCut};
+use crate::registry::Schemas;
 use crate::source::{LogEnd, ReadPartition, SourceError, SourcePartition};
 
 /// The partitions of a topic.
@@ -23,6 +26,7 @@ pub struct KafkaPartitions {
     connection: Connection,
     topic: String,
     ends: Arc<LogEnds>,
+    schemas: Option<Arc<Schemas>>,
 }
 
 impl KafkaPartitions {
@@ -32,7 +36,13 @@ impl KafkaPartitions {
     /// When the client can't be made from the settings.
     pub fn new(connection: Connection, topic: String, now_ms: NowMs) -> Result<Self, String> {
         let ends = LogEnds::start(&connection, &topic, now_ms)?;
-        Ok(KafkaPartitions { connection, topic, ends })
+        Ok(KafkaPartitions { connection, topic, ends, schemas: None })
+    }
+
+    /// Has each partition wait before a record whose schema is not known yet, if its records are in the wire format of a registry.
+    pub fn waiting_for(mut self, schemas: Option<Arc<Schemas>>) -> Self {
+        self.schemas = schemas;
+        self
     }
 
     fn consumer(&self, worker: usize, partitions: usize) -> Result<BaseConsumer<MeasuredContext>, String> {
@@ -84,6 +94,10 @@ impl OpenPartitions for KafkaPartitions {
         };
         let consumer = Arc::new(self.consumer(worker, cuts.len()).map_err(|reason| error(&cuts[0], reason))?);
         self.ends.serve(&consumer);
+        if let Some(schemas) = &self.schemas {
+            let waker = waker.clone();
+            schemas.on_news(move || waker.wake());
+        }
         let open = |cut: &PartitionCut| {
             let from = cut.reads_from();
             let queue = PartitionQueue::start(&consumer, &self.topic, cut.partition, from, waker.clone())
@@ -97,6 +111,8 @@ impl OpenPartitions for KafkaPartitions {
                 position: from,
                 shown,
                 ends: Arc::clone(&self.ends),
+                schemas: self.schemas.clone(),
+                awaited: None,
             };
             Ok(SourcePartition { reader: Box::new(reader), format: None, cut: *cut, floors: start.floors_of(cut) })
         };
@@ -113,35 +129,50 @@ struct KafkaPartition {
     /// The position, as whoever asks for the end sees it.
     shown: Arc<AtomicI64>,
     ends: Arc<LogEnds>,
+    schemas: Option<Arc<Schemas>>,
+    /// The schema of the next record, where it was not known when it was read last.
+    awaited: Option<SchemaId>,
 }
 
 impl ReadPartition for KafkaPartition {
     fn read(&mut self, limit: usize, each: &mut dyn FnMut(&Record<'_>)) -> Result<(), SourceError> {
         let mut failed = None;
         let position = &mut self.position;
-        self.queue.consume(limit, |message| match message.error {
-            // After an error nothing more is handed over, and nothing twice.
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR if failed.is_some() || message.offset < *position => {}
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                each(&Record {
-                    offset: message.offset,
-                    record_timestamp_ms: message.timestamp_ms,
-                    payload: message.payload,
-                });
-                *position = message.offset + 1;
-            }
-            // Everything before this offset has been handed over; the last may have been markers of transactions.
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => *position = message.offset.max(*position),
-            code if failed.is_none() => {
-                let code = RDKafkaErrorCode::from(code);
-                let text = String::from_utf8_lossy(message.payload).into_owned();
-                if passes(code) {
-                    tracing::warn!(topic = self.topic, partition = self.partition, error = %code, detail = text, "Kafka fetch");
-                } else {
-                    failed = Some((code, text));
+        let (schemas, awaited) = (self.schemas.as_ref(), &mut self.awaited);
+        *awaited = None;
+        self.queue.consume(limit, |message| {
+            match message.error {
+                // After an error nothing more is handed over, and nothing twice.
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+                    if failed.is_some() || message.offset < *position => {}
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    if let Some(schemas) = schemas {
+                        *awaited = schemas.awaited(message.payload);
+                        if awaited.is_some() {
+                            return ControlFlow::Break(());
+                        }
+                    }
+                    each(&Record {
+                        offset: message.offset,
+                        record_timestamp_ms: message.timestamp_ms,
+                        payload: message.payload,
+                    });
+                    *position = message.offset + 1;
                 }
+                // Everything before this offset has been handed over; the last may have been markers of transactions.
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => *position = message.offset.max(*position),
+                code if failed.is_none() => {
+                    let code = RDKafkaErrorCode::from(code);
+                    let text = String::from_utf8_lossy(message.payload).into_owned();
+                    if passes(code) {
+                        tracing::warn!(topic = self.topic, partition = self.partition, error = %code, detail = text, "Kafka fetch");
+                    } else {
+                        failed = Some((code, text));
+                    }
+                }
+                _ => {}
             }
-            _ => {}
+            ControlFlow::Continue(())
         });
         self.shown.store(*position, Ordering::Relaxed);
         match failed {
@@ -161,6 +192,10 @@ impl ReadPartition for KafkaPartition {
 
     fn end(&self) -> Option<LogEnd> {
         self.ends.of(self.partition)
+    }
+
+    fn awaited(&self) -> Option<SchemaId> {
+        self.awaited
     }
 }
 

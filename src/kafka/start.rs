@@ -10,12 +10,13 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Connection, LogContext, fetch_watermarks};
-use super::committer::{JobTopics, KafkaCommitter};
+use super::client::{ClientError, Connection, LogContext, fetch_watermarks};
+use super::committer::{JobTopics, KafkaCommitter, OutputSchemas};
 use super::describe;
+use super::described::describe_topic;
+use super::permissions::may_run;
 use super::probe::reach;
-use super::progress::{read_progress, read_progress_so_far};
-use super::topic_id::topic_id;
+use super::progress::{ReadProgressError, read_progress, read_progress_so_far};
 use crate::avro::ProgressRecord;
 use crate::checkpoint::Manifest;
 use crate::checkpoint::choose::{
@@ -25,6 +26,7 @@ use crate::checkpoint::names;
 use crate::checkpoint::restore::Restore;
 use crate::checkpoint::store::{Store, StoreError};
 use crate::committer::CommitError;
+use crate::exit::Exit;
 use crate::progress::{JobStart, Progress};
 use crate::recovery::{Asked, Bounds, Recovery, objection};
 
@@ -63,22 +65,24 @@ pub struct StartSettings {
     pub bound_ms: i64,
     /// Whether it keeps the past of its partitions.
     pub keeps_history: bool,
-    /// Whether the brokers can be asked for the id of a topic. The embedded one does not answer.
-    pub topic_ids: bool,
+    /// Whether the brokers can be asked for the id of a topic and for what the user may do. The embedded one does not answer.
+    pub can_describe: bool,
     /// Whether to go on where records that are needed are gone.
     pub accept_gap: bool,
     /// Where the job's checkpoints are kept, if they are.
     pub checkpoints: Option<Arc<dyn Store>>,
     /// What a new job begins with, if not with nothing.
     pub savepoint: Option<Savepoint>,
+    /// By which ids a schema registry knows the schemas of what is published, if that is in its wire format.
+    pub schemas: OutputSchemas,
 }
 
-/// A savepoint, of this job or of another.
+/// A savepoint or checkpoint, of this job or of another.
 #[derive(Clone)]
 pub struct Savepoint {
     /// The job that has taken it.
     pub job: String,
-    /// Its name.
+    /// What the savepoint is called, or the name of the checkpoint's manifest.
     pub name: String,
     /// Where that job's checkpoints are kept.
     pub store: Arc<dyn Store>,
@@ -87,7 +91,13 @@ pub struct Savepoint {
 /// Why a run does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The brokers do not answer, or not as hoped.
+    /// The brokers do not answer, or refuse.
+    #[error("can't start the job: {0}")]
+    Client(#[from] ClientError),
+    /// The progress can't be read.
+    #[error("can't start the job: {0}")]
+    Progress(#[from] ReadProgressError),
+    /// The brokers do not answer as hoped.
     #[error("can't start the job: {0}")]
     Kafka(String),
     /// The output can't be written.
@@ -106,6 +116,20 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            StartError::Client(error) => error.exit(),
+            StartError::Progress(error) => error.exit(),
+            StartError::Kafka(_) => Exit::Kafka,
+            StartError::Commit(error) => error.exit(),
+            StartError::Checkpoints(_) => Exit::Checkpoints,
+            StartError::Refused { .. } => Exit::Refused,
+        }
+    }
+}
+
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Begins a run: called in process 0, before any source is built. `differences` says, line by line, how the configuration
@@ -119,7 +143,10 @@ pub fn start_job(
 ) -> Result<(KafkaCommitter, JobStart), StartError> {
     let StartSettings { kafka, job, topics, .. } = settings;
     // First, as it can say best why nobody answers.
-    reach(kafka, TIMEOUT).map_err(|e| StartError::Kafka(e.to_string()))?;
+    reach(kafka, TIMEOUT)?;
+    if settings.can_describe {
+        may_run(kafka, topics, TIMEOUT)?;
+    }
     let refused = |reason| StartError::Refused { job: job.clone(), reason };
     // What is refused must not fence a run that goes on, so this is asked first. What an open transaction hides is seen
     // below, by when there is none.
@@ -137,15 +164,14 @@ pub fn start_job(
         accept_gap: settings.accept_gap,
         generation_seen: 0,
     };
-    let so_far = read_progress_so_far(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
-        .map_err(|e| StartError::Kafka(e.to_string()))?;
+    let so_far = read_progress_so_far(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)?;
     if let Some(reason) = objection(&asked, &so_far) {
         return Err(refused(reason));
     }
-    let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?;
+    let mut committer = KafkaCommitter::connect(kafka, job, topics.clone(), settings.transaction_timeout)?
+        .with_schemas(settings.schemas);
     // Fenced: what is visible now, and no transaction is open, stays the last word of the older runs.
-    let committed = read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)
-        .map_err(|e| StartError::Kafka(e.to_string()))?;
+    let committed = read_progress(&kafka.brokers, &kafka.properties.to_map(), &topics.progress)?;
     if let Some(reason) = objection(&asked, &committed) {
         return Err(refused(reason));
     }
@@ -226,7 +252,8 @@ fn begun_with(asked: &Asked<'_>, committed: &Progress, savepoint: &Savepoint) ->
 fn read_savepoint(savepoint: &Savepoint) -> Result<(Restore, Manifest), String> {
     let Savepoint { job, name: called, store } = savepoint;
     let unusable = |reason: String| format!("savepoint {called:?} of job {job:?} can't be used: {reason}");
-    let name = names::savepoint(called).map_err(|error| error.to_string())?;
+    let checkpoint = names::checkpoint_of(called).map(|_| called.clone());
+    let name = checkpoint.map_or_else(|| names::savepoint(called), Ok).map_err(|error| error.to_string())?;
     let manifest = read_manifest(&**store, &name).map_err(unusable)?;
     check_objects(&**store, &manifest).map_err(unusable)?;
     Ok((Restore::of(name, manifest.clone()), manifest))
@@ -268,15 +295,14 @@ impl Log {
         let kafka = |error| StartError::Kafka(describe(&error));
         let topic = settings.topics.events.clone();
         // Read committed: the end is the last stable offset.
-        let config = settings.kafka.client_config().map_err(|e| StartError::Kafka(e.to_string()));
+        let mut config = settings.kafka.client_config()?;
         let consumer: BaseConsumer<LogContext> =
-            config?.set("isolation.level", "read_committed").create_with_context(LogContext).map_err(kafka)?;
+            config.set("isolation.level", "read_committed").create_with_context(LogContext).map_err(kafka)?;
         let metadata = consumer.fetch_metadata(Some(&topic), TIMEOUT).map_err(kafka)?;
         let found = metadata.topics().first();
         let partitions = found.map_or(0, |topic| topic.partitions().len());
         if let Some(error) = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from) {
-            let refused = settings.kafka.refused(&format!("read the input topic {topic:?}"), error);
-            return Err(StartError::Kafka(refused.to_string()));
+            return Err(settings.kafka.refused(&format!("read the input topic {topic:?}"), error).into());
         }
         if partitions == 0 {
             let reason = format!("the input topic {topic:?} does not exist; `clicktide topics create` makes it");
@@ -288,9 +314,14 @@ impl Log {
         };
         let bounds = (0..partitions as i32).map(bounds).collect::<Result<Vec<_>, StartError>>()?;
         // An old broker can't be asked either.
-        let unknown = |reason: &String| tracing::debug!(topic, error = reason, "the topic's id is not known");
-        let ask = || topic_id(&consumer, &topic, TIMEOUT).inspect_err(unknown).ok().flatten();
-        let topic_id = settings.topic_ids.then(ask).flatten();
+        let ask = || match describe_topic(&consumer, &topic, TIMEOUT) {
+            Ok(described) => described.id,
+            Err(reason) => {
+                tracing::debug!(topic, ?reason, "the topic's id is not known");
+                None
+            }
+        };
+        let topic_id = settings.can_describe.then(ask).flatten();
         Ok(Log { consumer, topic, topic_id, bounds })
     }
 

@@ -8,9 +8,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 
-use super::client::{Connection, Witness};
-use super::describe;
+use super::cause::Witness;
+use super::client::{Cause, ClientError, Connection};
 
 /// How often it is asked, and how long an answer may take.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -36,8 +37,8 @@ pub enum Sight {
     Silent(String),
     /// A broker answers again.
     Answers,
-    /// No broker has answered for too long: why.
-    Lost(String),
+    /// No broker has answered for too long: what is the matter, and in words.
+    Lost(Cause, String),
     /// The topic has so many partitions now.
     Grown(usize),
 }
@@ -60,23 +61,32 @@ impl TopicWatch {
         topic: &str,
         vigil: Vigil,
         see: impl Fn(Sight) + Send + 'static,
-    ) -> Result<TopicWatch, String> {
-        let config = connection.client_config().map_err(|e| e.to_string())?;
-        let consumer: BaseConsumer<Witness> =
-            config.create_with_context(Witness::default()).map_err(|e| describe(&e))?;
+    ) -> Result<TopicWatch, ClientError> {
+        let attempt = format!("watch topic {topic:?}");
+        let config = connection.client_config()?;
+        let consumer: BaseConsumer<Witness> = config
+            .create_with_context(Witness::default())
+            .map_err(|error| connection.explain(&attempt, &error, &Witness::default()))?;
         let (consumer, topic) = (Arc::new(consumer), topic.to_owned());
         let (watching, ended) = mpsc::channel();
         let watch = TopicWatch { consumer: Arc::clone(&consumer), topic: topic.clone(), _watching: watching };
         let brokers = connection.brokers.clone();
+        let connection = connection.clone();
         let ask = move || {
             let mut state = State::new(vigil, Instant::now());
             while ended.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 while consumer.poll(Duration::ZERO).is_some() {}
-                let answer = partitions(&consumer, &topic);
+                let answer = partitions(&consumer, &topic).map_err(|error| {
+                    while consumer.poll(Duration::ZERO).is_some() {}
+                    connection.understand(&error, consumer.client().context())
+                });
+                if answer.is_ok() {
+                    consumer.client().context().forget();
+                }
                 match &answer {
-                    Err(error) if state.unanswered == 0 => {
-                        tracing::warn!(topic, error, "Kafka does not answer");
-                        see(Sight::Silent(error.clone()));
+                    Err((cause, reason)) if state.unanswered == 0 => {
+                        tracing::warn!(topic, error = format!("{cause}: {reason}"), "Kafka does not answer");
+                        see(Sight::Silent(format!("{cause}: {reason}")));
                     }
                     Ok(_) if state.unanswered > 0 => {
                         tracing::info!(topic, "Kafka answers again");
@@ -85,17 +95,21 @@ impl TopicWatch {
                     _ => {}
                 }
                 match state.hear(answer, Instant::now()) {
-                    Some(Sight::Lost(error)) => {
-                        let for_s = vigil.lost_after.as_secs_f64();
-                        return see(Sight::Lost(format!("Kafka at {brokers} has not answered for {for_s} s: {error}")));
+                    Some(Sight::Lost(cause, reason)) => {
+                        let (brokers, for_s) = (&connection.brokers, vigil.lost_after.as_secs_f64());
+                        let why = format!("Kafka at {brokers} has not answered for {for_s} s: {cause}: {reason}");
+                        return see(Sight::Lost(cause, why));
                     }
                     Some(grown) => see(grown),
                     None => {}
                 }
             }
         };
-        std::thread::Builder::new().name("topic-watch".to_owned()).spawn(ask).map_err(|e| e.to_string())?;
-        Ok(watch)
+        let started = std::thread::Builder::new().name("topic-watch".to_owned()).spawn(ask);
+        started.map(|_| watch).map_err(|error| {
+            let reason = error.to_string();
+            ClientError::Failed { attempt, brokers, cause: Cause::Other, reason }
+        })
     }
 
     /// How many partitions the topic has at this moment, if a broker says so.
@@ -105,8 +119,8 @@ impl TopicWatch {
 }
 
 /// How many partitions a topic has; none when a broker answers without knowing.
-fn partitions(consumer: &BaseConsumer<Witness>, topic: &str) -> Result<Option<usize>, String> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT).map_err(|e| describe(&e))?;
+fn partitions(consumer: &BaseConsumer<Witness>, topic: &str) -> Result<Option<usize>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT)?;
     let known = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
     Ok(known.map(|topic| topic.partitions().len()))
 }
@@ -126,13 +140,13 @@ impl State {
     }
 
     /// Takes in an answer, or why there is none.
-    fn hear(&mut self, answer: Result<Option<usize>, String>, now: Instant) -> Option<Sight> {
+    fn hear(&mut self, answer: Result<Option<usize>, (Cause, String)>, now: Instant) -> Option<Sight> {
         let partitions = match answer {
             Ok(partitions) => partitions,
-            Err(error) => {
+            Err((cause, reason)) => {
                 self.unanswered += 1;
                 let lost = now - self.answered >= self.vigil.lost_after && self.unanswered >= UNANSWERED_MIN;
-                return lost.then_some(Sight::Lost(error));
+                return lost.then_some(Sight::Lost(cause, reason));
             }
         };
         (self.answered, self.unanswered) = (now, 0);
@@ -156,7 +170,7 @@ mod tests {
         let at = |s: u64| begin + Duration::from_secs(s);
         let check_every = Some(Duration::from_secs(30));
         let vigil = Vigil { lost_after: Duration::from_secs(20), partitions: 3, check_every };
-        let silence = || Err("no answer".to_owned());
+        let silence = || Err((Cause::Unreachable, "no answer".to_owned()));
         let mut state = State::new(vigil, begin);
         assert_eq!(state.hear(Ok(Some(5)), at(10)), None);
         assert_eq!(state.hear(silence(), at(20)), None);
@@ -170,7 +184,7 @@ mod tests {
         // One unanswered question after a long time, in which this process may have been stopped, is not enough.
         assert_eq!(state.hear(silence(), at(300)), None);
         assert_eq!(state.hear(silence(), at(301)), None);
-        assert_eq!(state.hear(silence(), at(302)), Some(Sight::Lost("no answer".to_owned())));
+        assert_eq!(state.hear(silence(), at(302)), Some(Sight::Lost(Cause::Unreachable, "no answer".to_owned())));
         let mut bounded = State::new(Vigil { check_every: None, ..vigil }, begin);
         assert_eq!(bounded.hear(Ok(Some(5)), at(91)), None);
     }

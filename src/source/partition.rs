@@ -12,11 +12,11 @@ use crate::checkpoint::ResumePoint;
 use crate::checkpoint::restore::Restore;
 
 use super::{
-    DeadLetter, DeadLetterPayload, LATE, Note, PartitionReport, ReadPartition, SourceCounts, SourceError,
+    DeadLetter, LATE, Note, PartitionReport, ReadPartition, SanitisedRecord, SourceCounts, SourceError,
     SourcePartition, SourceSettings, SourceShared,
 };
 use crate::history::History;
-use crate::ingest::{Accepted, Ingest};
+use crate::ingest::{Accepted, Ingest, Sanitised};
 use crate::progress::{IdleAdvance, PartitionCut, Place, ReplayIndex};
 use crate::validation::Reason;
 
@@ -169,18 +169,25 @@ impl PartitionSource {
             let before = *clock;
             let open = before.open_tick(&ingest.windows, ingest.bound_ms);
             let dead_letter = |reason: &str| {
+                let (kept, payload) = settings.dead_letter_payload.of(record, ingest);
+                let reason = reason.to_owned();
                 Note::DeadLetter(DeadLetter {
                     tick: open,
                     partition: *partition,
                     offset: record.offset,
-                    reason: reason.to_owned(),
-                    payload: match settings.dead_letter_payload {
-                        DeadLetterPayload::Original => record.payload.to_vec(),
-                        DeadLetterPayload::Nothing => Vec::new(),
-                    },
+                    reason,
+                    kept,
+                    payload,
                 })
             };
-            match ingest.accept(clock, history, record) {
+            let accepted = ingest.accept(clock, history, record);
+            if settings.sanitised_events && matches!(accepted, Accepted::Counted { .. } | Accepted::Late) {
+                let sanitised = ingest.sanitised(record);
+                staged.notes.extend(sanitised.map(|Sanitised { user, body }| {
+                    Note::Sanitised(SanitisedRecord { tick: open, user: user.0, body })
+                }));
+            }
+            match accepted {
                 Accepted::Counted { activity, page_url, told_apart } => {
                     index.note(activity.enter, || place(history, ingest, record.offset, before));
                     shared.counts.other_pages += u64::from(!told_apart);
@@ -223,6 +230,8 @@ impl PartitionSource {
         idle_floor_ms: Option<i64>,
         now_ms: i64,
     ) -> Option<IdleAdvance> {
+        // What waits for its schema has something to say, however old the answer about its end.
+        let paused = paused || self.reader.awaited().is_some();
         let timeout_ms = settings.idle_timeout_ms.filter(|_| self.cut.until.is_none())?;
         let read_to_its_end = self.reader.end().is_some_and(|end| {
             end.high_watermark <= self.reader.position() && now_ms - end.answered_ms <= LOG_END_FRESH_MS
@@ -294,6 +303,7 @@ impl PartitionSource {
             idle: self.idle || self.ended,
             position: self.reader.end().map_or_else(|| self.reader.position(), |end| end.position),
             high_watermark: self.reader.end().map(|end| end.high_watermark),
+            awaited: self.reader.awaited(),
         }
     }
 }

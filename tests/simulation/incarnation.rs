@@ -141,6 +141,7 @@ impl Incarnation {
                 records_in_flight: plan.records_in_flight,
                 late_to_dead_letters: plan.late_to_dead_letters,
                 dead_letter_payload: DeadLetterPayload::Original,
+                sanitised_events: false,
             },
             start,
             partitions: Box::new(Opening(Arc::clone(&readers))),

@@ -26,6 +26,21 @@ pub const SLIDE_MS: i64 = 1_000;
 pub const BOUND_MS: i64 = 500;
 pub const IDLE_TIMEOUT: &str = "1500ms";
 
+/// A way to the brokers: a listener, and what it asks for.
+#[derive(Clone)]
+pub struct Way {
+    pub brokers: String,
+    pub flags: Vec<String>,
+}
+
+impl Way {
+    /// With further flags, which stand above those before.
+    pub fn and(mut self, flags: impl IntoIterator<Item = String>) -> Way {
+        self.flags.extend(flags);
+        self
+    }
+}
+
 /// A job with windows of 5 s every second.
 pub struct Job {
     /// Where the generator, the audit and the test find the brokers.
@@ -37,6 +52,8 @@ pub struct Job {
     pub results: Topic,
     pub dead_letters: Topic,
     pub progress: Topic,
+    /// By which way the program reaches the brokers, if it is not the test's own.
+    pub way: Option<Way>,
     /// Further flags of every command.
     pub flags: Vec<String>,
     dir: TempDir,
@@ -59,6 +76,7 @@ impl Job {
             results: topic("results", 3, &[]),
             dead_letters: topic("dead-letters", 1, &[]),
             progress: topic("progress", 1, &[("cleanup.policy", "compact")]),
+            way: None,
             flags: Vec::new(),
             dir: tempfile::tempdir().expect("a folder"),
             ports: Vec::new(),
@@ -93,23 +111,29 @@ impl Job {
 
     fn topic_flags(&self, brokers: &str) -> Vec<String> {
         let set = |key: &str, topic: &Topic| format!("--set=kafka.{key}_topic={}", topic.name);
-        vec![
+        let brokers = self.way.as_ref().map_or(brokers, |way| &way.brokers);
+        let mut flags = vec![
             format!("--brokers={brokers}"),
             set("events", &self.events),
             set("results", &self.results),
             set("dead_letters", &self.dead_letters),
             set("progress", &self.progress),
-        ]
+        ];
+        flags.extend(self.way.iter().flat_map(|way| way.flags.iter().cloned()));
+        flags
+    }
+
+    /// The flags that say which windows the job has.
+    pub fn window_flags() -> [String; 3] {
+        [format!("--size={SIZE_MS}ms"), format!("--slide={SLIDE_MS}ms"), format!("--bound={BOUND_MS}ms")]
     }
 
     /// The flags that `run`, `launch` and `audit` share.
     pub fn job_flags(&self, brokers: &str) -> Vec<String> {
         let mut flags = self.topic_flags(brokers);
+        flags.extend(Job::window_flags());
         flags.extend([
             format!("--name={}", self.name),
-            format!("--size={SIZE_MS}ms"),
-            format!("--slide={SLIDE_MS}ms"),
-            format!("--bound={BOUND_MS}ms"),
             format!("--set=windows.idle_timeout={IDLE_TIMEOUT}"),
             "--set=http.listen=off".to_owned(),
             // Much more often than anybody would, so that there is one under way whenever anything happens.
@@ -124,7 +148,7 @@ impl Job {
     pub fn check_flags(&self) -> Vec<String> {
         let mut flags = self.topic_flags(&self.job_brokers);
         let store = self.dir().join("checkpoints");
-        flags.extend([format!("--name={}", self.name), format!("--set=checkpoints.store={}", store.display())]);
+        flags.extend([format!("--set=job.name={}", self.name), format!("--set=checkpoints.store={}", store.display())]);
         flags.push("--set=http.listen=off".to_owned());
         flags
     }
@@ -226,8 +250,12 @@ impl Job {
 
     /// What the audit finds.
     pub fn audit(&self) -> Audit {
+        self.audit_by(&[])
+    }
+
+    fn audit_by(&self, flags: &[String]) -> Audit {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clicktide"));
-        command.arg("audit").arg("--json").args(self.job_flags(&self.brokers));
+        command.arg("audit").arg("--json").args(self.job_flags(&self.brokers)).args(flags);
         let output = command.output().expect("the audit runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -243,6 +271,13 @@ impl Job {
         let committed = audit.report["committed_through"].as_i64().unwrap_or(0);
         assert_eq!(committed % SLIDE_MS, 0, "a window end");
         audit
+    }
+
+    /// Compares the results with the expected ones in `truth`, which must agree; returns how many there are.
+    pub fn agrees_with(&self, truth: &Path) -> i64 {
+        let audit = self.audit_by(&[format!("--truth={}", truth.display())]);
+        assert_eq!(audit.code, Some(0), "{}: {:#}", self.name, audit.report);
+        audit.number("/results/expected")
     }
 }
 

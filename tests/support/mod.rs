@@ -3,10 +3,12 @@
 // Each test file is a program of its own, and none of them uses all of this.
 #![allow(dead_code)]
 
+pub mod acls;
 pub mod chance;
 pub mod job;
 pub mod monitoring;
 pub mod proxy;
+pub mod registry;
 pub mod topics;
 pub mod tty;
 pub mod watched;
@@ -85,6 +87,17 @@ pub fn free_ports(count: usize) -> Vec<u16> {
 /// One port as [`free_ports`] finds them.
 pub fn free_port() -> u16 {
     free_ports(1)[0]
+}
+
+/// Whether the program is built with TLS. Without it the test is skipped, which `scripts/test` reports, or fails if
+/// `CLICKTIDE_REQUIRE_TLS=1`.
+pub fn tls() -> bool {
+    let there = cfg!(feature = "tls");
+    if !there {
+        assert!(std::env::var("CLICKTIDE_REQUIRE_TLS").is_err(), "built without the feature tls");
+        skipped("built without the feature tls, which needs OpenSSL's headers and pkg-config");
+    }
+    there
 }
 
 /// Waits until `condition` gives something, and panics after `deadline`.
@@ -243,6 +256,11 @@ impl Broker {
         let broker = Broker::start_with(dir, &["--jmx"], &[]);
         let address = fs::read_to_string(dir.join("jmx")).expect("the metrics' address");
         (broker, address.trim().to_owned())
+    }
+
+    /// One with listeners for TLS and SASL, and an authorizer; see `scripts/kafka --help`.
+    pub fn start_secured(dir: &Path) -> Broker {
+        Broker::start_with(dir, &["--secured"], &[])
     }
 
     /// One with two ways to it: its own address, and, by a network that can be cut, the address that is returned with it.

@@ -1,6 +1,7 @@
 //! Everything against `apache_avro` as the reference.
 
 mod container;
+mod details;
 mod resolution;
 
 use apache_avro::reader::datum::GenericDatumReader;
@@ -84,6 +85,19 @@ proptest! {
         prop_assert_eq!(&body, &reference_encode(CLICK_EVENT_SCHEMA, &event));
         prop_assert_eq!(&event, &reference_decode(CLICK_EVENT_SCHEMA, &body));
         prop_assert_eq!(Decoder::default().decode(&body), Ok(needed(&event)));
+    }
+
+    #[test]
+    fn events_of_the_later_version_agree_with_the_reference(event in any_event()) {
+        let mut body = Vec::new();
+        encode_later_event(&event, &mut body);
+        let decoder = Decoder::new(CLICK_EVENT_LATER_SCHEMA).unwrap();
+        prop_assert_eq!(decoder.decode(&body).unwrap(), needed(&event));
+        // Resolved into the published schema by the reference.
+        let [writer, reader] = [CLICK_EVENT_LATER_SCHEMA, CLICK_EVENT_SCHEMA].map(|text| Schema::parse_str(text).unwrap());
+        let resolved = GenericDatumReader::builder(&writer).reader_schema(&reader).build().unwrap();
+        let value = resolved.read_value(&mut &body[..]).unwrap();
+        prop_assert_eq!(from_value::<ClickEvent>(&value).unwrap(), event);
     }
 
     #[test]

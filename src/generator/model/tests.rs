@@ -54,7 +54,7 @@ fn the_mix_is_as_prescribed() {
 
 #[test]
 fn sessions_last_as_long_as_prescribed() {
-    let check = |events_per_second: f64, hours: f64| {
+    let check = |events_per_second: f64, hours: f64, tolerance_minutes: f64| {
         let settings = Settings { events_per_second, ..Settings::default() };
         let count = (hours * 3_600.0 * events_per_second) as usize;
         let mut spans: HashMap<String, (i64, i64)> = HashMap::new();
@@ -73,9 +73,16 @@ fn sessions_last_as_long_as_prescribed() {
         assert!(spans.len() > 400, "{} sessions", spans.len());
         // A session ends with one of its own events, so one of few events ends some minutes late.
         assert!((28.0..33.0).contains(&mean_minutes), "{mean_minutes} minutes");
+        // All lengths between the shortest and the longest are alike.
+        let mut lengths: Vec<i64> = spans.values().map(|(first_ms, last_ms)| last_ms - first_ms).collect();
+        lengths.sort_unstable();
+        for (quantile, expected) in [(0.1, 18.0), (0.25, 22.5), (0.5, 30.0), (0.75, 37.5), (0.9, 42.0)] {
+            let minutes = lengths[(lengths.len() as f64 * quantile) as usize] as f64 / MINUTE_MS as f64;
+            assert!((minutes - expected).abs() < tolerance_minutes, "{quantile}: {minutes} minutes, not {expected}");
+        }
     };
-    check(50.0, 3.0);
-    check(1.0, 8.0);
+    check(50.0, 3.0, 1.5);
+    check(1.0, 8.0, 4.0);
 }
 
 #[test]
@@ -119,6 +126,28 @@ fn a_balanced_pool_balances_partitions() {
     check(6, 300_000);
     check(3, 10_000);
     check(12, 60_000);
+}
+
+#[test]
+fn the_hash_of_the_keys_gives_what_is_said() {
+    let check = |settings: Settings, tolerance: f64| {
+        let partitions = 6;
+        let shares = Model::shares_by_hash(&settings, partitions);
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+        let count = 200_000;
+        let mut traffic = vec![0.0; partitions as usize];
+        for event in events(&settings, count) {
+            traffic[murmur2::partition(settings.key.of(&event).as_bytes(), partitions) as usize] += 1.0 / count as f64;
+        }
+        for (share, actual) in shares.iter().zip(&traffic) {
+            assert!((share - actual).abs() < tolerance, "{shares:?} by the hash, {traffic:?} of {settings:?}");
+        }
+    };
+    let default = Settings::default;
+    check(Settings { balanced_partitions: Some(6), ..default() }, 0.001);
+    // Every user is in a session, or those who are would differ from all.
+    check(Settings { active_share: 1.0, ..default() }, 0.01);
+    check(Settings { key: EventKey::PageUrl, ..default() }, 0.01);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::event::ClickEvent;
+use crate::generator::form::Form;
 use crate::generator::settings::Burst;
 use crate::millis::Millis;
 
@@ -75,7 +77,11 @@ impl<'a> TestSink<'a> {
 impl SendEvent for TestSink<'_> {
     type Error = Broken;
 
-    fn send(&mut self, event: &ClickEvent) -> Result<Admission, Broken> {
+    fn partitions(&self) -> usize {
+        3
+    }
+
+    fn send(&mut self, event: &ClickEvent, _form: Form) -> Result<Admission, Broken> {
         if self.received.len() >= self.breaks_after {
             return Err(Broken);
         }

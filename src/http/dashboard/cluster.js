@@ -22,12 +22,14 @@ export function drawCluster(cluster) {
 
   const slow = slowest(cluster);
   const idle = (partition) => (partition.idle ? "idle" : partition === slow ? "active, slowest" : "active");
+  const state = (partition) =>
+    partition.awaited_schema === null ? idle(partition) : `waits for schema ${partition.awaited_schema}`;
   const process = new Map(workers.map((worker) => [worker.worker, worker.process]));
   const reader = ({ worker }) => `worker ${worker}${process.has(worker) ? ` of process ${process.get(worker)}` : ""}`;
   if (partitions.length > 0) {
     const rows = fillTable(byId("partitions"), partitions.map((partition) => [
       String(partition.partition),
-      idle(partition),
+      state(partition),
       reader(partition),
       integer(partition.lag_records),
       behind(partition.watermark_lag_ms),

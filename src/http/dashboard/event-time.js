@@ -67,11 +67,13 @@ function says(cluster) {
   if (!slow) return ["bad", `Running, ${roughly(lag)} behind the wall clock.${commits}`];
   const who = `Partition ${slow.partition}, which worker ${slow.worker} reads, holds the watermark back at ${dayAndTime(watermark_ms, now)}, ${roughly(lag)} behind the wall clock`;
   const why =
-    slow.lag_records > 0
-      ? `${integer(slow.lag_records)} of its events are still to be read.`
-      : slow.idle
-        ? "it is idle, and follows the others."
-        : "it is read to its end, and no newer event has come. Once it is idle, it holds nobody back.";
+    slow.awaited_schema !== null
+      ? `it waits for schema ${slow.awaited_schema} from the schema registry. ${cluster.registry_waits.join(" ")}`
+      : slow.lag_records > 0
+        ? `${integer(slow.lag_records)} of its events are still to be read.`
+        : slow.idle
+          ? "it is idle, and follows the others."
+          : "it is read to its end, and no newer event has come. Once it is idle, it holds nobody back.";
   return ["bad", `${who}: ${why}${commits}`];
 }
 

@@ -2,25 +2,17 @@
 
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::exit::Exit;
+use crate::kafka::client::{Cause, ClientError};
 
 /// Why a topic cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    /// A property is not known to librdkafka, or its value is not right. The value is not said, since it may be a secret.
-    #[error("librdkafka property {property:?} is unknown, or its value is not usable")]
-    Property {
-        /// The property.
-        property: String,
-    },
-    /// The properties do not go together, or something that they name cannot be used.
-    #[error("cannot make a consumer for {brokers}: {source}")]
-    Create {
-        /// The brokers.
-        brokers: String,
-        /// What librdkafka says.
-        source: Box<KafkaError>,
-    },
+    /// A client can't be made by the properties.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// No broker answered in time.
     #[error("no answer from Kafka at {brokers} about topic {topic:?} within {timeout:?}: {reason}")]
     Unreachable {
@@ -30,6 +22,8 @@ pub enum ScanError {
         topic: String,
         /// How long was waited.
         timeout: Duration,
+        /// What is the matter.
+        cause: Cause,
         /// What librdkafka said last.
         reason: String,
     },
@@ -40,6 +34,8 @@ pub enum ScanError {
         brokers: String,
         /// The topic.
         topic: String,
+        /// What is the matter.
+        cause: Cause,
         /// What the broker says.
         reason: String,
     },
@@ -93,15 +89,43 @@ pub enum ScanError {
         partition: i32,
         /// How far it was read.
         position: i64,
+        /// What is the matter.
+        cause: Cause,
         /// What librdkafka says.
         reason: String,
     },
 }
 
-pub(super) fn no_answer(brokers: &str, topic: &str, timeout: Duration, error: &KafkaError) -> ScanError {
-    ScanError::Unreachable { brokers: brokers.to_owned(), topic: topic.to_owned(), timeout, reason: reason(error) }
+impl ScanError {
+    /// How the program ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ScanError::Client(error) => error.exit(),
+            ScanError::Unreachable { cause, .. } | ScanError::Topic { cause, .. } | ScanError::Read { cause, .. } => {
+                cause.exit()
+            }
+            ScanError::Partition { .. } | ScanError::OutOfRange { .. } | ScanError::OpenTransaction { .. } => {
+                Exit::Kafka
+            }
+        }
+    }
 }
 
-pub(super) fn reason(error: &KafkaError) -> String {
-    error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
+pub(super) fn no_answer(brokers: &str, topic: &str, timeout: Duration, error: &KafkaError) -> ScanError {
+    let (cause, reason) = reason(error);
+    ScanError::Unreachable { brokers: brokers.to_owned(), topic: topic.to_owned(), timeout, cause, reason }
+}
+
+/// What is the matter, also in words.
+pub(super) fn reason(error: &KafkaError) -> (Cause, String) {
+    match error.rdkafka_error_code() {
+        None => (Cause::Other, error.to_string()),
+        Some(code) => refusal(code),
+    }
+}
+
+/// What is the matter when this is the answer, also in words.
+pub(super) fn refusal(code: RDKafkaErrorCode) -> (Cause, String) {
+    let cause = Cause::of(code);
+    (cause, if cause.denied() { format!("{cause}: {code}") } else { code.to_string() })
 }

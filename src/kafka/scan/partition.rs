@@ -205,7 +205,6 @@ impl PartitionScan {
                 | UnknownTopic
                 | UnknownTopicOrPartition
                 | TopicAuthorizationFailed
-                | GroupAuthorizationFailed
                 | SaslAuthenticationFailed
                 | Authentication
                 | Fatal
@@ -222,13 +221,11 @@ impl PartitionScan {
 
     fn read_error(&self, error: &KafkaError) -> ScanError {
         use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
-        let reason = match error.rdkafka_error_code() {
-            Some(AutoOffsetReset | OffsetOutOfRange) => {
-                "it is not in the log any more; retention has deleted it in the meantime".to_owned()
-            }
-            _ => reason(error),
-        };
+        let (cause, mut reason) = reason(error);
+        if let Some(AutoOffsetReset | OffsetOutOfRange) = error.rdkafka_error_code() {
+            "it is not in the log any more; retention has deleted it in the meantime".clone_into(&mut reason);
+        }
         let (topic, partition) = (self.topic.clone(), self.range.partition);
-        ScanError::Read { topic, partition, position: self.position, reason }
+        ScanError::Read { topic, partition, position: self.position, cause, reason }
     }
 }
