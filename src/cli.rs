@@ -430,7 +430,7 @@ impl Overrides {
             common.log.as_ref(),
         );
         for set in &common.set {
-            let Some((key, value)) = set.split_once('=') else {
+            let Some((key, value)) = set.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
                 return Err(Failure::new(Exit::Configuration, format!("--set {set}: must be KEY=VALUE")));
             };
             self.add("--set", key.trim(), Some(value.trim()));

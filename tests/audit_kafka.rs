@@ -155,6 +155,7 @@ impl Job {
             input: input.name.clone(),
             results: Topic::create(&input.brokers, "results", 3, &[]).name,
             dead_letters: Some(topic("dead-letters")),
+            sanitised_events: None,
             progress: topic("progress"),
         };
         Job { topics, progress, advances, results, uncounted }

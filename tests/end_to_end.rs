@@ -58,6 +58,7 @@ fn generator_to_results() {
     let mut read = Command::new(python);
     read.arg(root.join("tests/read_results.py")).args([&brokers, &job.results.name]);
     read.arg(root.join("config/schemas/page-analytics.avsc")).arg("--expect-at-least").arg(expected.to_string());
+    read.arg("--consumer").arg(root.join("tests/schemas/page-analytics-v1.avsc"));
     let output = read.output().expect("Python runs");
     let summary = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{summary}{}", String::from_utf8_lossy(&output.stderr));

@@ -2,7 +2,7 @@
 """Reads the results topic as any consumer would that is not written in Rust: with Confluent's Kafka client and fastavro,
 the published schema, and what docs and schema promise. Prints a summary as JSON; exits with 1 if anything is not so.
 
-    read_results.py BROKERS TOPIC SCHEMA.avsc [--expect-at-least N] [--timeout SECONDS]
+    read_results.py BROKERS TOPIC SCHEMA.avsc [--consumer SCHEMA.avsc] [--expect-at-least N] [--timeout SECONDS]
 """
 
 import argparse
@@ -28,6 +28,9 @@ def arguments():
     parser.add_argument("brokers")
     parser.add_argument("topic")
     parser.add_argument("schema", type=Path)
+    parser.add_argument(
+        "--consumer", type=Path, action="append", default=[], metavar="SCHEMA", help="an earlier schema to read with, too"
+    )
     parser.add_argument("--expect-at-least", type=int, default=0, metavar="N", help="wait for N results, fail without")
     parser.add_argument("--timeout", type=float, default=30, metavar="SECONDS", help="for everything (default 30)")
     return parser.parse_args()
@@ -58,9 +61,10 @@ def is_int(value):
 
 
 class Checker:
-    def __init__(self, schema, partitions):
+    def __init__(self, schema, consumers, partitions):
         self.schema = fastavro.parse_schema(schema)
         self.fields = [field["name"] for field in schema["fields"]]
+        self.consumers = [(consumer, fastavro.parse_schema(consumer)) for consumer in consumers]
         self.partitions = partitions
         self.results = 0
         self.violations = 0
@@ -94,6 +98,11 @@ class Checker:
             yield f"{len(body) - stream.tell()} bytes after the end of the Avro body"
         if list(result) != self.fields:
             yield f"the fields are {list(result)}"
+        for consumer, schema in self.consumers:
+            earlier = fastavro.schemaless_reader(io.BytesIO(body), self.schema, schema)
+            for name in (field["name"] for field in consumer["fields"]):
+                if name in result and earlier[name] != result[name]:
+                    yield f"read with an earlier schema, {name} is {earlier[name]!r} and not {result[name]!r}"
 
         page = result["page_url"]
         if not isinstance(page, str) or not page:
@@ -142,7 +151,8 @@ def main():
     if metadata.error is not None:
         raise KafkaException(metadata.error)
     partitions = sorted(metadata.partitions)
-    checker = Checker(json.loads(options.schema.read_text(encoding="utf-8")), len(partitions))
+    schema, *consumers = (json.loads(path.read_text(encoding="utf-8")) for path in [options.schema, *options.consumer])
+    checker = Checker(schema, consumers, len(partitions))
     consumer.assign([TopicPartition(options.topic, partition, OFFSET_BEGINNING) for partition in partitions])
 
     # The end: every partition has been read up to what was its last stable offset at some moment. (Comparing positions

@@ -381,6 +381,12 @@ fn permissions_that_only_some_commands_need() {
     // And the audit, which reads the results.
     let audit = [vec!["audit".to_owned()], job.job_flags(&job.brokers)].concat();
     lacks(&mut Process::start("audit", job.dir(), audit), DENIED, &job.results.name);
+    // One more topic is one more permission.
+    let mut job = secured.job(&way);
+    secured.grant(&job, &["The job"], |_| false);
+    let sanitised = format!("{}-sanitised", job.events.name);
+    job.flags.push(format!("--set=kafka.sanitised_events_topic={sanitised}"));
+    lacks(&mut job.process(1, 0, 1, &[]), DENIED, &format!("WRITE on topic {sanitised:?}"));
     // What the topics are like is for those to see who may.
     let job = secured.job(&way);
     secured.grant(&job, &["The job", "What the job can do without"], |_| false);

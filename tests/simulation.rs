@@ -78,6 +78,11 @@ fn the_simulation_notices_dead_letters_that_are_lost() {
 }
 
 #[test]
+fn the_simulation_notices_sanitised_events_that_are_lost() {
+    notices(Fault::LosesSanitisedEvents);
+}
+
+#[test]
 fn the_simulation_notices_results_without_their_progress() {
     notices(Fault::ForgetsProgress);
 }

@@ -90,9 +90,65 @@ pub struct Uncounted {
     pub reason: Option<Reason>,
 }
 
+/// A record, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Its partition, by the place among those that were given.
+    pub partition: usize,
+    /// Its offset.
+    pub offset: i64,
+    /// As in [`Uncounted`].
+    pub tick: Option<i64>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It counts in some window.
+    Counted,
+    /// All its windows were closed.
+    Late,
+    /// It is a copy of one that was remembered, and counts in nothing.
+    Copy,
+    /// It is not a valid event.
+    Rejected(Reason),
+}
+
+impl Judged {
+    /// The record as one that counts in no window, if it is.
+    fn uncounted(self) -> Option<Uncounted> {
+        let Judged { partition, offset, tick, fate } = self;
+        let reason = match fate {
+            Fate::Counted | Fate::Copy => return None,
+            Fate::Late => None,
+            Fate::Rejected(reason) => Some(reason),
+        };
+        Some(Uncounted { partition, offset, tick, reason })
+    }
+}
+
+/// The same as [`expect_judged`], where only the records matter that count in no window, and are no copies.
+///
+/// # Errors
+/// The first that `partitions` yield.
+pub fn expect<I, E>(
+    definition: &Definition,
+    partitions: Vec<Partition<I>>,
+    on_result: impl FnMut(PageAnalytics),
+    mut on_uncounted: impl FnMut(Uncounted),
+) -> Result<Totals, E>
+where
+    I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
+{
+    let on_judged = |judged: Judged| judged.uncounted().into_iter().for_each(&mut on_uncounted);
+    expect_judged(definition, partitions, on_result, on_judged)
+}
+
 /// Computes the results of every window of `partitions`, and gives them to `on_result` in order of window end, then page.
-/// `on_uncounted` hears of every record that was read and counts in none; those with a tick at or before the last window
-/// end that matters are all read.
+/// `on_judged` hears of every record that was read; those with a tick at or before the last window end that matters are all
+/// read.
 ///
 /// It holds the events of one window, and those of the partitions that were read ahead of others: an event is read only
 /// when one of its partition could count in the next window. Every window is computed from all of its events, so an event
@@ -100,11 +156,11 @@ pub struct Uncounted {
 ///
 /// # Errors
 /// The first that `partitions` yield.
-pub fn expect<I, E>(
+pub fn expect_judged<I, E>(
     definition: &Definition,
     partitions: Vec<Partition<I>>,
     mut on_result: impl FnMut(PageAnalytics),
-    mut on_uncounted: impl FnMut(Uncounted),
+    mut on_judged: impl FnMut(Judged),
 ) -> Result<Totals, E>
 where
     I: Iterator<Item = Result<(i64, Result<Click, Reason>), E>>,
@@ -123,21 +179,19 @@ where
             let next_end = after_last.or_else(|| entering.keys().next().copied());
             match readers.iter_mut().find(|reader| reader.may_enter_by(next_end, definition)) {
                 None => break next_end,
-                Some(reader) => match reader.read(definition)? {
-                    Read::Entry(enter, entry) => {
-                        totals.counted += 1;
+                Some(reader) => {
+                    let Some((judged, entry)) = reader.read(definition)? else { continue };
+                    match judged.fate {
+                        Fate::Counted => totals.counted += 1,
+                        Fate::Late => totals.late += 1,
+                        Fate::Copy => totals.duplicates += 1,
+                        Fate::Rejected(_) => totals.rejected += 1,
+                    }
+                    if let Some((enter, entry)) = entry {
                         entering.entry(enter).or_default().push(entry);
                     }
-                    Read::Uncounted(uncounted) => {
-                        match uncounted.reason {
-                            None => totals.late += 1,
-                            Some(_) => totals.rejected += 1,
-                        }
-                        on_uncounted(uncounted);
-                    }
-                    Read::Copy => totals.duplicates += 1,
-                    Read::End => {}
-                },
+                    on_judged(judged);
+                }
             }
         };
         let Some(end) = next_end.filter(|end| definition.through_ms.is_none_or(|through| *end <= through)) else {
@@ -161,14 +215,8 @@ struct Entry {
     click: Click,
 }
 
-enum Read {
-    /// Counts from the window end given on.
-    Entry(i64, Entry),
-    Uncounted(Uncounted),
-    /// Counts in nothing, and is no dead letter.
-    Copy,
-    End,
-}
+/// The first window end that counts an event, and the event.
+type Entering = (i64, Entry);
 
 /// A partition, and what its past says of lateness.
 struct Reader<I> {
@@ -200,22 +248,23 @@ where
         !self.exhausted && end.is_none_or(|end| first_open.is_none_or(|first_open| first_open <= end))
     }
 
-    fn read(&mut self, definition: &Definition) -> Result<Read, E> {
+    /// The next record, and the event if it counts. None at the end.
+    fn read(&mut self, definition: &Definition) -> Result<Option<(Judged, Option<Entering>)>, E> {
         let Some((offset, click)) = self.records.next().transpose()? else {
             self.exhausted = true;
-            return Ok(Read::End);
+            return Ok(None);
         };
         while let Some(advance) = self.idle_advances.pop_if(|advance| advance.next_offset <= offset) {
             self.watermark_ms = self.watermark_ms.max(Some(advance.floor_ms.clamp(-FLOOR_MS_MAX, FLOOR_MS_MAX)));
         }
         let tick = self.watermark_ms.map(|watermark_ms| definition.end_after(watermark_ms));
-        let uncounted = |reason| Read::Uncounted(Uncounted { partition: self.partition, offset, tick, reason });
+        let judged = |fate| Judged { partition: self.partition, offset, tick, fate };
         let mut click = match click {
             Ok(click) => click,
-            Err(reason) => return Ok(uncounted(Some(reason))),
+            Err(reason) => return Ok(Some((judged(Fate::Rejected(reason)), None))),
         };
         if self.past.look(definition, self.watermark_ms, &mut click) == Verdict::Copy {
-            return Ok(Read::Copy);
+            return Ok(Some((judged(Fate::Copy), None)));
         }
         let first_end = definition.end_after(click.time_ms);
         let enter = tick.map_or(first_end, |tick| first_end.max(tick));
@@ -223,6 +272,10 @@ where
         // Only now is the event shown to the watermark: it is not late on account of itself.
         let shown_ms = click.record_timestamp_ms.unwrap_or(i64::MAX).min(click.time_ms);
         self.watermark_ms = self.watermark_ms.max(Some(shown_ms - definition.bound_ms));
-        Ok(if enter < leave { Read::Entry(enter, Entry { leave, click }) } else { uncounted(None) })
+        Ok(Some(if enter < leave {
+            (judged(Fate::Counted), Some((enter, Entry { leave, click })))
+        } else {
+            (judged(Fate::Late), None)
+        }))
     }
 }

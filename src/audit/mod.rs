@@ -17,14 +17,16 @@ mod expect;
 mod letters;
 mod past;
 mod report;
+mod sanitised;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use compare::{Comparison, Difference, FieldDifference, Findings, Report, ResultKey};
-pub use expect::{Definition, Totals, Uncounted, expect};
+pub use expect::{Definition, Fate, Judged, Totals, Uncounted, expect, expect_judged};
 pub use letters::{LetterComparison, LetterDifference, LetterKey, LetterReport};
 pub use report::AuditReport;
+pub use sanitised::{SanitisedComparison, SanitisedReport};
 
 use clicktide_dataflows::event::EventType;
 use siphasher::sip128::SipHasher24;

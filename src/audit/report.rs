@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::compare::{Difference, Findings, Report, ResultKey};
 use super::expect::Totals;
 use super::letters::{LetterDifference, LetterKey, LetterReport};
+use super::sanitised::SanitisedReport;
 use crate::progress::JobState;
 
 /// What an audit of a job found: printed for people, and [`Serialize`] for programs.
@@ -34,6 +35,8 @@ pub struct AuditReport {
     pub results: Report,
     /// What was found of the dead letters, if the job has a topic for them.
     pub dead_letters: Option<LetterReport>,
+    /// What was found of the sanitised events, if the job has a topic for them.
+    pub sanitised_events: Option<SanitisedReport>,
     /// What was not compared, and why.
     pub notes: Vec<String>,
 }
@@ -41,7 +44,9 @@ pub struct AuditReport {
 impl AuditReport {
     /// That everything that was compared is as it has to be.
     pub fn agrees(&self) -> bool {
-        self.results.agrees() && self.dead_letters.as_ref().is_none_or(LetterReport::agrees)
+        self.results.agrees()
+            && self.dead_letters.as_ref().is_none_or(LetterReport::agrees)
+            && self.sanitised_events.as_ref().is_none_or(SanitisedReport::agrees)
     }
 }
 
@@ -71,6 +76,13 @@ impl fmt::Display for AuditReport {
             show(f, "unexpected", &letters.unexpected, letter)?;
             show(f, "unreadable", &letters.unreadable, String::clone)?;
         }
+        if let Some(sanitised) = &self.sanitised_events {
+            writeln!(f, "sanitised events: {} expected, {} published", sanitised.expected, sanitised.actual)?;
+            show(f, "missing", &sanitised.missing, letter)?;
+            if sanitised.twice > 0 {
+                writeln!(f, "  twice: {}", sanitised.twice)?;
+            }
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
@@ -90,6 +102,12 @@ impl fmt::Display for AuditReport {
                 (letters.different.count, "dead letters different"),
                 (letters.unexpected.count, "dead letters unexpected"),
                 (letters.unreadable.count, "dead letters unreadable"),
+            ]);
+        }
+        if let Some(sanitised) = &self.sanitised_events {
+            counts.extend([
+                (sanitised.missing.count, "sanitised events missing"),
+                (sanitised.twice, "sanitised events twice"),
             ]);
         }
         let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
@@ -171,6 +189,7 @@ mod tests {
             input: Some(Totals { counted: 10, late: 1, duplicates: 3, rejected: 2, results: 7 }),
             results: Report { expected: 7, actual: 7, ..Report::default() },
             dead_letters: Some(LetterReport { expected: 2, actual: 2, ..LetterReport::default() }),
+            sanitised_events: Some(SanitisedReport { expected: 11, actual: 12, ..SanitisedReport::default() }),
             notes: vec!["something".to_owned()],
         };
         let agrees = "\
@@ -178,10 +197,12 @@ job \"j\", generation 2, running; final windows: up to 2023-11-14T22:13:20.000Z 
 input: 10 events counted, 1 late, 2 rejected, 3 duplicates
 results: 7 expected, 7 published
 dead letters: 2 expected, 2 published
+sanitised events: 11 expected, 12 published
 note: something
 audit: 3 windows, 7 results agree";
         assert_eq!(report.to_string(), agrees);
         report.results.missing = Findings { count: 3, examples: vec![key] };
+        report.sanitised_events.iter_mut().for_each(|sanitised| sanitised.twice = 4);
         let different = "\
 job \"j\", generation 2, running; final windows: up to 2023-11-14T22:13:20.000Z (1700000000000)
 input: 10 events counted, 1 late, 2 rejected, 3 duplicates
@@ -190,8 +211,10 @@ results: 7 expected, 7 published
     the window to 2023-11-14T22:13:20.000Z (1700000000000) of /a
     and 2 more
 dead letters: 2 expected, 2 published
+sanitised events: 11 expected, 12 published
+  twice: 4
 note: something
-audit: DIFFERENT: 3 missing";
+audit: DIFFERENT: 3 missing, 4 sanitised events twice";
         assert_eq!(report.to_string(), different);
         assert_eq!(Time(i64::MAX).to_string(), "9223372036854775807 ms");
         assert_eq!(Time(-1).to_string(), "-1 ms");

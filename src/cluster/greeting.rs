@@ -107,7 +107,7 @@ impl Host {
     }
 
     /// The connecting end.
-    fn introduce_itself(
+    pub(super) fn introduce_itself(
         &self,
         mut socket: TcpStream,
         purpose: Purpose,

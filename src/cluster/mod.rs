@@ -6,6 +6,8 @@
 //! processes have two connections: one for timely's workers, and one for signs of life, by which a process that hangs is told
 //! from one that has nothing to say.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod greeting;
 mod heartbeat;
 mod proof;

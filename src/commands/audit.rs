@@ -43,6 +43,7 @@ pub fn audit(audit: Audit, config: &Config) -> Result<(), Failure> {
             input: topics.events,
             results: topics.results,
             dead_letters: Some(topics.dead_letters),
+            sanitised_events: topics.sanitised_events,
             progress: topics.progress,
         },
         ingest: config.ingest(),

@@ -11,6 +11,8 @@
 //! never waits for a request; nothing here knows of Kafka or timely, or reads the configuration; no answer holds personal data.
 
 pub mod cluster;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod limits;
 pub mod query;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! progress ──▶ P, the last final window end; idle advances; where a bounded run ends
-//! results, dead letters ──▶ in memory (to the high watermark of the moment)
+//! results, dead letters, sanitised events ──▶ in memory (to the high watermark of the moment)
 //! input, partition by partition ──▶ recomputed up to P ──▶ compared
 //! ```
 //!
@@ -27,7 +27,7 @@
 
 mod truth;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -37,13 +37,14 @@ use std::time::Duration;
 pub use truth::compare_with_truth;
 
 use crate::audit::{
-    AuditReport, Click, Comparison, Definition, IdleAdvance, LetterComparison, LetterKey, Partition, expect,
+    AuditReport, Click, Comparison, Definition, Fate, IdleAdvance, LetterComparison, LetterKey, Partition,
+    SanitisedComparison, expect_judged,
 };
 use crate::avro::DecodeError;
-use crate::avro::wire::decode_result;
+use crate::avro::wire::{self, decode_result};
 use crate::exit::Exit;
 use crate::history::HistoryLimits;
-use crate::ingest::{Ingest, Record};
+use crate::ingest::{Ingest, Record, Sanitised};
 use crate::kafka::progress::{ReadProgressError, read_progress};
 use crate::kafka::scan::{End, PartitionScan, Scan, ScanError, ScanRange, ScanRecord, ranges, scan};
 use crate::progress::{CommittedProgress, JobState, Progress};
@@ -60,6 +61,8 @@ pub struct AuditTopics {
     pub results: String,
     /// The rejected records; none if the job publishes none.
     pub dead_letters: Option<String>,
+    /// The sanitised events; none if the job publishes none.
+    pub sanitised_events: Option<String>,
     /// What has been committed.
     pub progress: String,
 }
@@ -143,8 +146,8 @@ impl AuditError {
 /// Audits what a job has committed so far, also while it runs. `work` is told how many offsets there are to read, and how many of
 /// them are read.
 ///
-/// Holds the published results of the windows compared (about 200 bytes each), the dead letters without their payload, the
-/// events of one window, and 2 MiB per partition of the input that is fetched ahead.
+/// Holds the published results of the windows compared (about 200 bytes each), the dead letters without their payload, hashes of the
+/// sanitised events, the events of one window, and 2 MiB per partition of the input that is fetched ahead.
 ///
 /// # Errors
 /// See [`AuditError`]. That something differs is no error but what the report says.
@@ -183,17 +186,21 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
     work.expect(inputs.iter().map(|input| offsets(&input.scan.range())).sum());
     work.expect(results.ranges.iter().map(offsets).sum());
     settings.scan_results(&results.ranges, &mut comparison, work)?;
-    let letters = settings.published_letters(&mut notes)?.map(RefCell::new);
+    let mut letters = settings.published_letters(&mut notes)?;
+    let mut sanitised = settings.published_sanitised(&mut notes)?;
 
-    // Dead letters up to P are compared whatever the windows.
-    definition.through_ms = if letters.is_some() { final_through } else { through };
+    // Dead letters and sanitised events up to P are compared whatever the windows.
+    definition.through_ms = if letters.is_some() || sanitised.is_some() { final_through } else { through };
+    let last_sanitised = sanitised.is_some().then(|| Rc::new(Cell::new(None)));
     let next_offsets: Vec<Rc<Cell<i64>>> = inputs.iter().map(|input| input.next_offset.clone()).collect();
     let keys: Vec<(ScanRange, Option<i64>)> =
         inputs.iter().map(|input| (input.scan.range(), input.complete_from)).collect();
-    let partitions =
-        inputs.into_iter().map(|input| input.partition(ingest, &idle_advances, Arc::clone(work))).collect();
+    let partitions = inputs
+        .into_iter()
+        .map(|input| input.partition(ingest, &idle_advances, Arc::clone(work), last_sanitised.clone()))
+        .collect();
     let mut windows = HashSet::new();
-    let totals = expect(
+    let totals = expect_judged(
         &definition,
         partitions,
         |result| {
@@ -202,34 +209,34 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
             }
             comparison.expected(&result);
         },
-        |uncounted| {
-            let Some(letters) = &letters else { return };
-            let reason = match uncounted.reason {
-                Some(reason) => reason.label(),
-                None if settings.late_to_dead_letters => LATE,
-                None => return,
-            };
-            let (range, complete_from) = keys[uncounted.partition];
+        |judged| {
+            let (range, complete_from) = keys[judged.partition];
+            let record = LetterKey { partition: range.partition, offset: judged.offset };
             // The clock may have been further than known, but not beyond where it no longer matters.
-            let tick = uncounted.tick.max(complete_from);
+            let tick = judged.tick.max(complete_from);
             // As with windows: at the moment of a take-over or before it is another job's.
             let own = progress.began_after.is_none_or(|began| tick.is_some_and(|tick| tick > began));
             // Of which deleted event it may be a copy is not known either.
-            let certain =
-                uncounted.reason.is_some() || complete_from.is_none() || settings.history.horizon_ms.is_none();
+            let rejected = matches!(judged.fate, Fate::Rejected(_));
+            let certain = rejected || complete_from.is_none() || settings.history.horizon_ms.is_none();
             let required = own
                 && certain
                 && final_through.is_none_or(|through| tick.is_none_or(|tick| tick <= through))
                 && (finished || progress.committed_through.is_some());
-            letters.borrow_mut().expected(
-                LetterKey { partition: range.partition, offset: uncounted.offset },
-                reason,
-                required,
-            );
+            let published = sanitised.as_mut().filter(|_| matches!(judged.fate, Fate::Counted | Fate::Late));
+            if let Some((published, hash)) = published.zip(last_sanitised.as_ref().and_then(|last| last.get())) {
+                published.expected(record, hash, required);
+            }
+            let reason = match judged.fate {
+                Fate::Rejected(reason) => reason.label(),
+                Fate::Late if settings.late_to_dead_letters => LATE,
+                Fate::Late | Fate::Counted | Fate::Copy => return,
+            };
+            letters.iter_mut().for_each(|letters| letters.expected(record, reason, required));
         },
     )?;
     let dead_letters = letters.map(|letters| {
-        letters.into_inner().finish(|letter, reason| {
+        letters.finish(|letter, reason| {
             let Some(place) = keys.iter().position(|(range, _)| range.partition == letter.partition) else {
                 return true;
             };
@@ -249,6 +256,7 @@ pub fn audit(settings: &AuditSettings, work: &Arc<Work>) -> Result<AuditReport, 
         input: Some(totals),
         results: comparison.finish(),
         dead_letters,
+        sanitised_events: sanitised.map(SanitisedComparison::finish),
         notes,
     })
 }
@@ -404,6 +412,26 @@ impl AuditSettings {
         scan(&settings, &BTreeMap::new(), &mut each, &mut |_, _| {})?;
         Ok(Some(letters))
     }
+
+    /// The sanitised events, if the job publishes any.
+    fn published_sanitised(&self, notes: &mut Vec<String>) -> Result<Option<SanitisedComparison>, AuditError> {
+        let Some(topic) = &self.topics.sanitised_events else { return Ok(None) };
+        let settings = self.scan_published(topic);
+        let trimmed = ranges(&settings, &BTreeMap::new())?.iter().any(|range| range.first > 0);
+        if trimmed {
+            notes.push("retention has deleted the first sanitised events: none is missed".to_owned());
+        }
+        let mut sanitised = SanitisedComparison::new(trimmed, self.examples_max);
+        let mut each = |record: &ScanRecord<'_>| {
+            let (key, value) = (record.key.unwrap_or_default(), record.payload.unwrap_or_default());
+            // A bare body begins with the length of a hash, which no payload in the wire format does.
+            let body = wire::split(value).map_or(value, |(_, body)| body);
+            sanitised.actual(SanitisedComparison::hash(key, body));
+            ControlFlow::Continue(())
+        };
+        scan(&settings, &BTreeMap::new(), &mut each, &mut |_, _| {})?;
+        Ok(Some(sanitised))
+    }
 }
 
 fn windows_before(complete_from: i64) -> String {
@@ -425,12 +453,14 @@ fn first_record<T>(
 type Read = Result<(i64, Result<Click, Reason>), ScanError>;
 
 impl Input {
-    /// Its records as they come in, read with the job's own decoding and validation.
+    /// Its records as they come in, read with the job's own decoding and validation. `last_sanitised` is told what stands for the
+    /// sanitised event of each.
     fn partition<'a>(
         self,
         ingest: &'a Ingest,
         idle_advances: &[crate::progress::IdleAdvance],
         work: Arc<Work>,
+        last_sanitised: Option<Rc<Cell<Option<u64>>>>,
     ) -> Partition<impl Iterator<Item = Read> + use<'a>> {
         let Input { partition, mut scan, next_offset, .. } = self;
         let idle_advances = idle_advances.iter().filter(|advance| advance.partition == partition);
@@ -444,6 +474,10 @@ impl Input {
             let record = Record { offset, record_timestamp_ms: timestamp_ms, payload: payload.unwrap_or_default() };
             if let Some(schemas) = ingest.format.schemas() {
                 schemas.wait_for(record.payload);
+            }
+            if let Some(last) = &last_sanitised {
+                let hash = |event: Sanitised| SanitisedComparison::hash(event.user.to_string().as_bytes(), &event.body);
+                last.set(ingest.sanitised(&record).map(hash));
             }
             (offset, ingest.read(&record).map(|valid| Click::new(valid, record.payload)))
         };

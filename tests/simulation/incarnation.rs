@@ -141,7 +141,7 @@ impl Incarnation {
                 records_in_flight: plan.records_in_flight,
                 late_to_dead_letters: plan.late_to_dead_letters,
                 dead_letter_payload: DeadLetterPayload::Original,
-                sanitised_events: false,
+                sanitised_events: true,
             },
             start,
             partitions: Box::new(Opening(Arc::clone(&readers))),
@@ -382,6 +382,7 @@ impl CommitEpoch for Sink {
         let now_and_then = self.commits.is_multiple_of(3);
         let results = epoch.windows.iter().flat_map(|window| window.results.iter().cloned().map(Message::Result));
         let letters = epoch.dead_letters.iter().cloned().map(Message::Letter);
+        let sanitised = epoch.sanitised.iter().cloned().map(Message::Sanitised);
         let advances = epoch.idle_advances.iter().map(|a| Message::Progress(ProgressRecord::IdleAdvance(*a)));
         let mut progress = self.progress.clone();
         if self.fault == Fault::CutsTooLate {
@@ -391,10 +392,12 @@ impl CommitEpoch for Sink {
             progress.input.iter_mut().for_each(|cut| cut.history_from = None);
         }
         let progress = Message::Progress(ProgressRecord::Progress(progress));
-        let mut messages: Vec<Message> = results.chain(letters).chain(advances).chain([progress]).collect();
+        let mut messages: Vec<Message> =
+            results.chain(letters).chain(sanitised).chain(advances).chain([progress]).collect();
         messages.retain(|message| match (self.fault, message) {
             (Fault::ForgetsIdleAdvance, Message::Progress(ProgressRecord::IdleAdvance(_)))
             | (Fault::LosesDeadLetters, Message::Letter(_))
+            | (Fault::LosesSanitisedEvents, Message::Sanitised(_))
             | (Fault::ForgetsProgress, Message::Progress(ProgressRecord::Progress(_))) => !now_and_then,
             _ => true,
         });

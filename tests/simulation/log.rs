@@ -8,7 +8,7 @@ use clicktide::avro::ProgressRecord;
 use clicktide::ingest::{Ingest, Record};
 use clicktide::progress::{CommittedProgress, IdleAdvance, Progress};
 use clicktide::recovery::Bounds;
-use clicktide::source::DeadLetter;
+use clicktide::source::{DeadLetter, SanitisedRecord};
 use clicktide::validation::Reason;
 use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::Tick;
@@ -21,6 +21,8 @@ pub struct Entry {
     pub payload: Vec<u8>,
     /// What the oracle makes of it.
     pub click: Result<Click, Reason>,
+    /// What others may see of it, if it is a valid event.
+    pub sanitised: Option<Vec<u8>>,
 }
 
 /// One partition of the input.
@@ -44,7 +46,8 @@ impl InputPartition {
         }
         let record = Record { offset, record_timestamp_ms: record_ms, payload: &payload };
         let click = ingest.read(&record).map(|valid| Click::new(valid, record.payload));
-        self.entries.push(Entry { offset, record_ms, payload, click });
+        let sanitised = ingest.sanitised(&record).filter(|_| click.is_ok()).map(|sanitised| sanitised.body);
+        self.entries.push(Entry { offset, record_ms, payload, click, sanitised });
     }
 
     /// Ends the open transaction, if there is one, which takes an offset for its marker.
@@ -78,6 +81,7 @@ impl InputPartition {
 pub enum Message {
     Result(PageAnalytics),
     Letter(DeadLetter),
+    Sanitised(SanitisedRecord),
     Progress(ProgressRecord),
     /// A tombstone: forgets a record of the progress.
     Forget(String),
@@ -96,6 +100,7 @@ pub struct Output {
     pub unfenced: bool,
     pub results: Vec<PageAnalytics>,
     pub letters: Vec<DeadLetter>,
+    pub sanitised: Vec<SanitisedRecord>,
     pub progress: Option<Progress>,
     idle_advances: BTreeMap<String, IdleAdvance>,
     /// Also those that were forgotten.
@@ -150,6 +155,8 @@ impl Output {
             violations.push("an older generation commits".to_owned());
         }
         let within = |tick: i64| Some(tick) > before && Some(tick) <= after_ms;
+        // What comes before its partition's first event belongs to no window, and goes out with whatever is first.
+        let within_or_first = |tick: Tick| within(tick.0) || (tick == Tick::MIN && before.is_none());
         write!(self.said, "commit {before:?} to {after_ms:?}").expect("memory suffices");
         for message in messages {
             match message {
@@ -162,13 +169,17 @@ impl Output {
                     self.results.push(result);
                 }
                 Message::Letter(letter) => {
-                    // Before its partition's first event a letter belongs to no window, and comes with whatever is first.
-                    let first = letter.tick == Tick::MIN && before.is_none();
-                    if !within(letter.tick.0) && !first {
+                    if !within_or_first(letter.tick) {
                         violations.push(format!("{letter:?} is committed with {before:?} to {after_ms:?}"));
                     }
                     write!(self.said, " letter {}/{}", letter.partition, letter.offset).expect("memory suffices");
                     self.letters.push(letter);
+                }
+                Message::Sanitised(event) => {
+                    if !within_or_first(event.tick) {
+                        violations.push(format!("{event:?} is committed with {before:?} to {after_ms:?}"));
+                    }
+                    self.sanitised.push(event);
                 }
                 Message::Progress(record) => {
                     let key = record.key();

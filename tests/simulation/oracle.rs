@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use clicktide::audit::{Click, Comparison, Definition, IdleAdvance, Partition, Uncounted, expect};
+use clicktide::audit::{Click, Comparison, Definition, Fate, IdleAdvance, Judged, Partition, expect_judged};
 use clicktide::progress::{JobState, PartitionCut};
 use clicktide::source::LATE;
 use clicktide_dataflows::event::PageAnalytics;
@@ -20,7 +20,7 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
         return Err(violation.clone());
     }
     let Some(progress) = &output.progress else {
-        let nothing = output.results.is_empty() && output.letters.is_empty();
+        let nothing = output.results.is_empty() && output.letters.is_empty() && output.sanitised.is_empty();
         return if nothing {
             Ok(Some(i64::MIN))
         } else {
@@ -39,7 +39,7 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
     }
 
     let inputs = inputs(world);
-    let (results, uncounted) = recompute(world, plan, &inputs);
+    let (results, judged) = recompute(world, plan, &inputs);
     let mut next: Option<i64> = None;
     let mut later = |tick_ms: i64| next = Some(next.map_or(tick_ms, |next: i64| next.min(tick_ms)));
     for result in &results {
@@ -49,14 +49,16 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
             later(result.window_end);
         }
     }
-    for Uncounted { partition, offset, tick, reason } in uncounted {
-        let reason = match reason {
-            Some(reason) => reason.label(),
-            None if plan.late_to_dead_letters => LATE,
-            None => continue,
+    let begun = progress.committed_through.is_some() || finished;
+    check_sanitised(world, &inputs, &judged, |tick| begun && is_final(tick.unwrap_or(i64::MIN)))?;
+    for Judged { partition, offset, tick, fate } in judged {
+        let reason = match fate {
+            Fate::Rejected(reason) => reason.label(),
+            Fate::Late if plan.late_to_dead_letters => LATE,
+            Fate::Late | Fate::Counted | Fate::Copy => continue,
         };
         // One without a tick comes with the first windows.
-        if !is_final(tick.unwrap_or(i64::MIN)) || (progress.committed_through.is_none() && !finished) {
+        if !is_final(tick.unwrap_or(i64::MIN)) || !begun {
             later(tick.unwrap_or(i64::MIN));
             continue;
         }
@@ -76,6 +78,30 @@ pub fn check(world: &World, plan: &Plan) -> Result<Option<i64>, String> {
     Ok(next)
 }
 
+/// Every valid event whose tick is final has gone out sanitised, once, and no other has.
+fn check_sanitised(
+    world: &World,
+    inputs: &[(i32, Vec<&Entry>)],
+    judged: &[Judged],
+    is_final: impl Fn(Option<i64>) -> bool,
+) -> Result<(), String> {
+    let sanitised: BTreeMap<(i32, i64), &[u8]> = inputs
+        .iter()
+        .flat_map(|(partition, entries)| entries.iter().map(move |entry| (*partition, entry)))
+        .filter_map(|(partition, entry)| Some(((partition, entry.offset), entry.sanitised.as_deref()?)))
+        .collect();
+    let valid = judged.iter().filter(|record| matches!(record.fate, Fate::Counted | Fate::Late));
+    let due = valid.filter(|record| is_final(record.tick));
+    let mut expected: Vec<&[u8]> = due.map(|record| sanitised[&(inputs[record.partition].0, record.offset)]).collect();
+    let mut published: Vec<&[u8]> = world.output.sanitised.iter().map(|event| &*event.body).collect();
+    expected.sort_unstable();
+    published.sort_unstable();
+    if expected == published {
+        return Ok(());
+    }
+    Err(format!("{} sanitised events are published, not those {} that have to be", published.len(), expected.len()))
+}
+
 /// The partitions that the job knows, and what of them it reads.
 fn inputs(world: &World) -> Vec<(i32, Vec<&Entry>)> {
     let cuts = world.output.progress.iter().flat_map(|progress| &progress.input);
@@ -87,8 +113,8 @@ fn inputs(world: &World) -> Vec<(i32, Vec<&Entry>)> {
     cuts.map(entries).collect()
 }
 
-/// All results and all records that count in none, by the audit's own arithmetic.
-fn recompute(world: &World, plan: &Plan, inputs: &[(i32, Vec<&Entry>)]) -> (Vec<PageAnalytics>, Vec<Uncounted>) {
+/// All results, and what becomes of every record, by the audit's own arithmetic.
+fn recompute(world: &World, plan: &Plan, inputs: &[(i32, Vec<&Entry>)]) -> (Vec<PageAnalytics>, Vec<Judged>) {
     let partitions = inputs.iter().map(|(partition, entries)| Partition {
         records: entries.iter().map(|entry| Ok::<_, Infallible>((entry.offset, entry.click.clone()))),
         idle_advances: world
@@ -101,10 +127,10 @@ fn recompute(world: &World, plan: &Plan, inputs: &[(i32, Vec<&Entry>)]) -> (Vec<
     });
     let definition =
         Definition { windows: plan.windows, bound_ms: plan.bound_ms, through_ms: None, history: plan.history };
-    let (mut results, mut uncounted) = (Vec::new(), Vec::new());
+    let (mut results, mut judged) = (Vec::new(), Vec::new());
     let Ok(_) =
-        expect(&definition, partitions.collect(), |result| results.push(result), |record| uncounted.push(record));
-    (results, uncounted)
+        expect_judged(&definition, partitions.collect(), |result| results.push(result), |record| judged.push(record));
+    (results, judged)
 }
 
 /// The dataflows' own oracle has to give the same as the audit, where it fits: without floors, and without clocks ahead.

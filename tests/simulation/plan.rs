@@ -18,6 +18,8 @@ pub enum Fault {
     CutsTooLate,
     /// Leaves dead letters out of its commits, now and then.
     LosesDeadLetters,
+    /// Leaves sanitised events out of its commits, now and then.
+    LosesSanitisedEvents,
     /// Commits results without the progress, now and then.
     ForgetsProgress,
     /// Starts without fencing the runs before.

@@ -1,8 +1,14 @@
 //! Everything against `apache_avro` as the reference.
 
+mod compatibility;
 mod container;
 mod details;
+// Shared with the fuzz targets.
+#[path = "../../../fuzz/src/reference.rs"]
+mod reference;
 mod resolution;
+#[path = "../../../fuzz/src/writer_schema.rs"]
+mod writer_schema;
 
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -15,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::event::{ClickEvent, DecodedEvent};
+use writer_schema::published_fields;
 
 fn reference_encode(schema: &str, record: &impl Serialize) -> Vec<u8> {
     let schema = Schema::parse_str(schema).unwrap();
@@ -144,11 +151,6 @@ proptest! {
         body[place] ^= 1_u8 << bit;
         let _ = Decoder::default().decode(&body);
     }
-}
-
-fn published_fields() -> Vec<Value> {
-    let schema: Value = serde_json::from_str(CLICK_EVENT_SCHEMA).unwrap();
-    schema["fields"].as_array().unwrap().clone()
 }
 
 fn schema_of(fields: &[Value]) -> String {

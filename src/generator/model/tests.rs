@@ -81,7 +81,8 @@ fn sessions_last_as_long_as_prescribed() {
             assert!((minutes - expected).abs() < tolerance_minutes, "{quantile}: {minutes} minutes, not {expected}");
         }
     };
-    check(50.0, 3.0, 1.5);
+    check(50.0, 3.0, 2.5);
+    check(10.0, 9.0, 2.0);
     check(1.0, 8.0, 4.0);
 }
 

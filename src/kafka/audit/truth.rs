@@ -62,6 +62,7 @@ pub fn compare_with_truth(settings: &AuditSettings, file: &Path, work: &Work) ->
         input: None,
         results: comparison.finish(),
         dead_letters: None,
+        sanitised_events: None,
         notes,
     })
 }
