@@ -105,5 +105,5 @@ fn integer(text: &str) -> Option<i64> {
     }
     let number: f64 = serde_json::from_str::<f64>(text).ok().or_else(|| text.parse().ok())?;
     let beyond = number.abs() >= i64::MAX as f64;
-    beyond.then(|| if number > 0.0 { i64::MAX } else { i64::MIN })
+    beyond.then_some(if number > 0.0 { i64::MAX } else { i64::MIN })
 }
