@@ -113,6 +113,7 @@ impl Recovery {
                 before.kafka.events_topic, asked.events
             ));
         }
+        plausible(Some(manifest.through.0), manifest.generation, &manifest.input)?;
         let same = (asked.differences)(&manifest.configuration).is_empty();
         let size_ms = before.windows.size.0;
         let reach_ms = manifest.through.0 + (asked.windows.size_ms() - size_ms).max(0);
@@ -168,6 +169,7 @@ impl Recovery {
         log: &[Bounds],
         restorable: Option<Restore>,
     ) -> Result<Self, String> {
+        plausible(committed.committed_through, committed.generation, &committed.input)?;
         if let Some((was, is)) = committed.topic_id.as_deref().zip(asked.topic_id).filter(|(was, is)| was != is) {
             return Err(format!(
                 "topic {:?} was made anew: its id is {is}, and was {was}; start a job with another name",
@@ -314,6 +316,19 @@ pub fn objection(asked: &Asked<'_>, committed: &CommittedProgress) -> Option<Str
     }
     (committed.state == JobState::Finished)
         .then(|| "it is finished: all of its input has been read and all windows are committed".to_owned())
+}
+
+/// Further from the epoch than any time that a run commits, ms, which validation keeps within 2^62; and more than the runs of any
+/// job.
+const PLAUSIBLE_MAX: u64 = 3 << 61;
+
+/// Refuses numbers that no run has written, before anything is computed with them.
+fn plausible(committed_through: Option<i64>, generation: i64, input: &[PartitionCut]) -> Result<(), String> {
+    let times = input.iter().flat_map(|cut| [cut.clock_ms, cut.floor_ms]).chain([committed_through]);
+    match times.flatten().chain([generation]).find(|number| number.unsigned_abs() > PLAUSIBLE_MAX) {
+        Some(number) => Err(format!("what is committed says {number} where a time or a count of runs should be")),
+        None => Ok(()),
+    }
 }
 
 fn bounds_of(partition: i32, log: &[Bounds]) -> Option<&Bounds> {
