@@ -16,6 +16,8 @@
 //! - decode: [`Decoder::decode`].
 //! - decode + validate: [`Ingest::read`], which finds the page's key too.
 //! - accept: [`Ingest::accept`], which judges the event by its partition's clock and hashes page, user and session.
+//! - accept, de-duplicated: the same with a history that remembers every event for as long as a window; pages limited: with one
+//!   that tells 50 pages apart.
 //! - hashes: the three hashes alone, of events that are decoded already; judge: the partition's clock alone.
 //!
 //! Against them stands `apache_avro`: its `Value` of the writer schema, the same resolved into the published schema, and, where
@@ -42,7 +44,7 @@ use clicktide::avro::{CLICK_EVENT_SCHEMA, Decoder};
 use clicktide::event::ClickEvent;
 use clicktide::generator::model::Model;
 use clicktide::generator::settings::Settings;
-use clicktide::history::History;
+use clicktide::history::{History, HistoryLimits};
 use clicktide::ingest::{Accepted, Format, Ingest, Record};
 use clicktide::privacy::{Domain, HashKey, PageKey};
 use clicktide::validation::Limits;
@@ -280,17 +282,14 @@ fn measure(
                     .sum()
             }),
         ),
+        ("accept", Box::new(|| accept(ingest, bodies, HistoryLimits::default()))),
         (
-            "accept",
-            Box::new(|| {
-                let mut clock = PartitionClock::default();
-                let mut history = History::default();
-                let mut accept = |record| match black_box(ingest.accept(&mut clock, &mut history, &record)) {
-                    Accepted::Counted { activity, .. } => kept(activity.time_ms),
-                    Accepted::Late | Accepted::Duplicate | Accepted::Rejected(_) => 0,
-                };
-                bodies.records().map(&mut accept).sum()
-            }),
+            "accept, de-duplicated",
+            Box::new(|| accept(ingest, bodies, HistoryLimits { horizon_ms: Some(300_000), pages_max: None })),
+        ),
+        (
+            "accept, pages limited",
+            Box::new(|| accept(ingest, bodies, HistoryLimits { horizon_ms: None, pages_max: Some(50) })),
         ),
         (
             "hashes",
@@ -367,6 +366,16 @@ fn measure(
         table.row([name, what], [ns, allocations, ns / accept]);
     }
     Ok(())
+}
+
+/// Accepts the events of a partition whose past is kept so.
+fn accept(ingest: &Ingest, bodies: &Bodies, limits: HistoryLimits) -> u64 {
+    let (mut clock, mut history) = (PartitionClock::default(), History::new(limits, ingest.windows));
+    let mut accept = |record| match black_box(ingest.accept(&mut clock, &mut history, &record)) {
+        Accepted::Counted { activity, .. } => kept(activity.time_ms),
+        Accepted::Late | Accepted::Duplicate | Accepted::Rejected(_) => 0,
+    };
+    bodies.records().map(&mut accept).sum()
 }
 
 /// Counts an event by something of it, so that none is left out.

@@ -619,4 +619,23 @@ mod tests {
         check("1970-01-01 00:01:00", Some(From::Timestamp(60_000)));
         check("yesterday", None);
     }
+
+    #[test]
+    fn what_is_set_has_a_key() {
+        let check = |set: &str, expected: Option<Override>| {
+            let cli = Cli::try_parse_from(["clicktide", "demo", "--set", set]).unwrap();
+            let mut overrides = Overrides::default();
+            let refused = overrides.common(&cli.common).err().map(|failure| failure.why);
+            assert_eq!(
+                (overrides.0.pop(), refused.is_none()),
+                (expected.clone(), expected.is_some()),
+                "{set}: {refused:?}"
+            );
+        };
+        check("windows.size = 5m", Some(Override::new("--set", "windows.size", "5m")));
+        check("windows.size=", Some(Override::new("--set", "windows.size", "")));
+        check("windows.size", None);
+        check("=5m", None);
+        check(" =", None);
+    }
 }

@@ -113,6 +113,7 @@ impl Recovery {
                 before.kafka.events_topic, asked.events
             ));
         }
+        plausible(Some(manifest.through.0), manifest.generation, &manifest.input)?;
         let same = (asked.differences)(&manifest.configuration).is_empty();
         let size_ms = before.windows.size.0;
         let reach_ms = manifest.through.0 + (asked.windows.size_ms() - size_ms).max(0);
@@ -168,6 +169,7 @@ impl Recovery {
         log: &[Bounds],
         restorable: Option<Restore>,
     ) -> Result<Self, String> {
+        plausible(committed.committed_through, committed.generation, &committed.input)?;
         if let Some((was, is)) = committed.topic_id.as_deref().zip(asked.topic_id).filter(|(was, is)| was != is) {
             return Err(format!(
                 "topic {:?} was made anew: its id is {is}, and was {was}; start a job with another name",
@@ -316,6 +318,19 @@ pub fn objection(asked: &Asked<'_>, committed: &CommittedProgress) -> Option<Str
         .then(|| "it is finished: all of its input has been read and all windows are committed".to_owned())
 }
 
+/// Further from the epoch than any time that a run commits, ms, which validation keeps within 2^62; and more than the runs of any
+/// job.
+const PLAUSIBLE_MAX: u64 = 3 << 61;
+
+/// Refuses numbers that no run has written, before anything is computed with them.
+fn plausible(committed_through: Option<i64>, generation: i64, input: &[PartitionCut]) -> Result<(), String> {
+    let times = input.iter().flat_map(|cut| [cut.clock_ms, cut.floor_ms]).chain([committed_through]);
+    match times.flatten().chain([generation]).find(|number| number.unsigned_abs() > PLAUSIBLE_MAX) {
+        Some(number) => Err(format!("what is committed says {number} where a time or a count of runs should be")),
+        None => Ok(()),
+    }
+}
+
 fn bounds_of(partition: i32, log: &[Bounds]) -> Option<&Bounds> {
     log.get(usize::try_from(partition).ok()?)
 }
@@ -359,10 +374,10 @@ fn made_anew(asked: &Asked<'_>, cut: &PartitionCut, log: &[Bounds]) -> Result<()
 
 /// What to say of records that are needed and are not there.
 fn gone(asked: &Asked<'_>, partition: i32, from: i64, low: i64) -> String {
-    let past = if asked.keeps_history { ", or to tell copies and pages by," } else { "" };
+    let past = if asked.keeps_history { ", or by which copies and pages are told," } else { "" };
     format!(
         "{} records of partition {partition} of topic {:?} are gone (offsets {from} to {low}, deleted by retention), which \
-         windows still open need{past}, and no checkpoint holds them; go on without them by --accept-gap, and those windows \
+         windows still open need{past} and no checkpoint holds; go on without them by --accept-gap, and those windows \
          will lack them, or start a job with another name",
         low - from,
         asked.events
@@ -550,14 +565,14 @@ mod tests {
     fn a_job_that_takes_over_knows_what_the_savepoint_reaches_back_to() {
         let mut manifest = savepoint(OLD);
         let from = manifest.input[0].replay_from;
-        manifest.input[0].history_from = Some(from - 4);
+        manifest.input[0].history_from = Some(from - 2);
         let begins = |keeps_history| {
             let restore = Restore::of("savepoints/s".to_owned(), manifest.clone());
             let asked = Asked { keeps_history, ..asked(true) };
             let cut = Recovery::taken_over(&asked, restore, &manifest, &LOG).unwrap().progress.input[0];
             (cut.began, cut.replay_from, cut.history_from)
         };
-        assert_eq!(begins(true), (from - 4, from, Some(from - 4)));
+        assert_eq!(begins(true), (from - 2, from, Some(from - 2)));
         assert_eq!(begins(false), (from, from, None));
     }
 

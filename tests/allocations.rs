@@ -51,7 +51,7 @@ const EVOLVED_BODY: &[u8] = b"\x02\x02a\x02b\0\x02\x04/p\x06\x02\x02\0\x02\x02s\
 
 /// What docs/guarantees.md says of it: 500 to 8,000 events of a partition in a slide, remembered for four slides.
 #[test]
-fn a_remembered_event_takes_20_to_40_bytes() {
+fn a_remembered_event_takes_some_30_bytes() {
     let hash_key = HashKey::new("test").unwrap();
     let (windows, slide_ms) = (Windows::new(40_000, 10_000, 0).unwrap(), 10_000);
     let limits = HistoryLimits { horizon_ms: Some(40_000), pages_max: None };

@@ -160,10 +160,26 @@ fn progress_records() -> Vec<Vec<u8>> {
     };
     let finished =
         Progress { state: JobState::Finished, committed_through: None, input: Vec::new(), ..progress.clone() };
+    let extremes = [i64::MIN, i64::MIN + 1, -(1 << 61), 1 << 61, i64::MAX].map(|extreme| Progress {
+        generation: extreme,
+        committed_through: Some(extreme),
+        input: vec![PartitionCut { clock_ms: Some(extreme), floor_ms: Some(extreme), ..cut() }],
+        ..progress.clone()
+    });
+    let of_one = [
+        Progress { generation: i64::MAX, ..progress.clone() },
+        Progress { committed_through: Some(i64::MAX), ..progress.clone() },
+        Progress { input: vec![PartitionCut { clock_ms: Some(i64::MIN), ..cut() }], ..progress.clone() },
+        Progress {
+            input: vec![PartitionCut { position: i64::MAX, replay_from: i64::MIN, ..cut() }],
+            ..progress.clone()
+        },
+    ];
     let advance = IdleAdvance { partition: 1, next_offset: 17, floor_ms: 60_000 };
     let records =
         [ProgressRecord::Progress(progress), ProgressRecord::Progress(finished), ProgressRecord::IdleAdvance(advance)];
-    records.iter().map(encode_progress_record).collect()
+    let far = extremes.into_iter().chain(of_one).map(ProgressRecord::Progress);
+    records.into_iter().chain(far).map(|record| encode_progress_record(&record)).collect()
 }
 
 fn checkpoint() -> Vec<Seed> {
@@ -209,13 +225,20 @@ fn checkpoint() -> Vec<Seed> {
             counts_through: Tick(120_000),
         }],
     };
-    let json = serde_json::to_vec(&manifest).expect("texts and numbers");
+    let json = |manifest: &Manifest| serde_json::to_vec(manifest).expect("texts and numbers");
+    let far = Manifest { through: Tick(i64::MAX), ..manifest.clone() };
+    let long_ago = Manifest { input: vec![PartitionCut { clock_ms: Some(i64::MIN), ..cut() }], ..manifest.clone() };
+    let many = ObjectRef { events: u64::MAX, ..manifest.objects[0].clone() };
+    let many = Manifest { objects: vec![many.clone(), many], ..manifest.clone() };
     let seed = |name: &str, kind: u8, rest: &[u8]| (name.to_owned(), [&[kind], rest].concat());
     vec![
         seed("object", b'p', &bytes),
         seed("object-body", b'P', body),
         seed("manifest", b'm', &manifest.encode()),
-        seed("store", b'M', &joined(&[&json, body])),
+        seed("store", b'M', &joined(&[&json(&manifest), body])),
+        seed("store-far", b'M', &joined(&[&json(&far), body])),
+        seed("store-long-ago", b'M', &joined(&[&json(&long_ago), body])),
+        seed("store-of-many", b'M', &joined(&[&json(&many), body])),
     ]
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::store::{Store, StoreError};
-use super::{Manifest, choose, names};
+use super::{Manifest, ObjectRef, choose, names};
 
 /// How a checkpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -134,12 +134,17 @@ pub fn look_at(
             generation: manifest.as_ref().map(|manifest| manifest.generation),
             written_at_ms: written_at.and_then(|at| i64::try_from(at.as_millis()).ok()),
             objects: manifest.as_ref().map(|manifest| manifest.objects.len()),
-            events: manifest.as_ref().map(|manifest| manifest.objects.iter().map(|object| object.events).sum()),
-            bytes: manifest.as_ref().map(|manifest| manifest.objects.iter().map(|object| object.bytes).sum()),
+            events: manifest.as_ref().map(|manifest| sum(manifest, |object| object.events)),
+            bytes: manifest.as_ref().map(|manifest| sum(manifest, |object| object.bytes)),
             judgement,
         })
     };
     Ok(manifests.into_iter().filter_map(look_at).collect())
+}
+
+/// Of all objects; a manifest may say anything.
+fn sum(manifest: &Manifest, of: impl Fn(&ObjectRef) -> u64) -> u64 {
+    manifest.objects.iter().map(of).fold(0, u64::saturating_add)
 }
 
 /// Whether every object is there, as long as it should be.

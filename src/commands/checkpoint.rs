@@ -137,7 +137,16 @@ fn show(store: &dyn Store, name: &str) -> Result<(), Failure> {
     println!("  topic id       {}", topic_id.as_deref().unwrap_or("-"));
     println!("  configuration  {configuration}");
     println!();
-    let head = ["partition", "began", "committed to", "replay from", "read on from", "after", "idle advances"];
+    let head = [
+        "partition",
+        "began",
+        "committed to",
+        "replay from",
+        "read on from",
+        "after",
+        "past needed from",
+        "idle advances",
+    ];
     let rows = input.iter().map(|cut| {
         let of_partition = resume.iter().filter(|point| point.partition == cut.partition);
         let last = of_partition.max_by_key(|point| point.after);
@@ -149,6 +158,7 @@ fn show(store: &dyn Store, name: &str) -> Result<(), Failure> {
             cut.replay_from.to_string(),
             last.map_or_else(|| "-".to_owned(), |point| point.offset.to_string()),
             last.map_or_else(|| "-".to_owned(), |point| time(point.after)),
+            last.and_then(|point| point.history_from).map_or_else(|| "-".to_owned(), |from| from.to_string()),
             advances.to_string(),
         ]
     });
