@@ -249,14 +249,15 @@ mod tests {
     struct Step {
         time_ms: i64,
         page: usize,
-        payload: u8,
+        payload: [u8; 3],
         watermark_rises_ms: i64,
     }
 
     prop_compose! {
-        /// Payloads say the time, as they do in truth.
-        fn step()(slot in 0..60_i64, more in 0..3_u8, page in 0..4_usize, watermark_rises_ms in 0..12_i64) -> Step {
-            Step { time_ms: slot * 3, page, payload: slot as u8 * 3 + more, watermark_rises_ms }
+        /// Payloads say the time and the page, as they do in truth.
+        fn step()(slot in 0..60_u8, more in 0..2_u8, page in 0..4_u8, watermark_rises_ms in 0..12_i64) -> Step {
+            let time_ms = i64::from(slot) * 3;
+            Step { time_ms, page: usize::from(page), payload: [slot, page, more], watermark_rises_ms }
         }
     }
 
@@ -275,7 +276,7 @@ mod tests {
                 let Step { time_ms, page, payload, .. } = steps[offset];
                 let page = format!("/{page}");
                 let event = event(time_ms, &page);
-                history.take_in(&hash_key(), Some(watermark_ms), &event, offset as i64, &[payload])
+                history.take_in(&hash_key(), Some(watermark_ms), &event, offset as i64, &payload)
             };
             let mut watermark_ms = -20;
             let mut through = History::new(limits, windows());
