@@ -1,7 +1,7 @@
 //! The scenarios of the requirements, against a real Apache Kafka: the generator says what must come of its traffic
 //! (`--truth`), the audit recomputes it from the topics, and both agree with the results to the last row.
 //!
-//! Schema evolution is in `tests/schema_registry.rs`, since a topic has several schemas only by a registry.
+//! A schema that changes in mid-run is in `tests/schema_registry.rs`: a topic has several schemas only by a registry.
 
 mod support;
 
