@@ -94,6 +94,8 @@ impl History {
     /// the partition's before it, which never falls.
     ///
     /// Costs a fingerprint of the payload and a look into a hash table, and as much for the page.
+    // Beside the path of those who keep no history, which it would slow down.
+    #[inline(never)]
     pub fn take_in(
         &mut self,
         hash_key: &HashKey,

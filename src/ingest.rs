@@ -172,7 +172,8 @@ impl Ingest {
     ///
     /// # Errors
     /// The reason for which the record is rejected.
-    #[inline]
+    // Always: else an event is moved about in memory, which costs as much as hashing it.
+    #[inline(always)]
     pub fn read<'a>(&self, record: &Record<'a>) -> Result<ValidEvent<'a>, Reason> {
         let (mut event, in_payload_ms) = self.decode(record)?;
         let record_timestamp_ms = in_payload_ms.or(record.record_timestamp_ms);
@@ -187,7 +188,7 @@ impl Ingest {
     }
 
     /// The event of `record`, valid or not, and the log's own time for it if that is in the payload.
-    #[inline]
+    #[inline(always)]
     fn decode<'a>(&self, record: &Record<'a>) -> Result<(DecodedEvent<'a>, Option<i64>), Reason> {
         match &self.format {
             Format::Avro(decoder) => Ok((decoder.decode(record.payload).map_err(|_| Reason::Undecodable)?, None)),
