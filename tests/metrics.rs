@@ -127,7 +127,8 @@ fn every_metric_moves() {
     }
     assert_eq!(pages.greatest(names::REJECTED_EVENTS, "undecodable"), 1.0);
     assert!(pages.greatest(names::LATE_EVENTS, "") >= 1.0);
-    assert_eq!(pages.greatest(names::DUPLICATE_EVENTS, ""), 1.0);
+    // One of the backlog, and what the generator sends twice.
+    assert!(pages.greatest(names::DUPLICATE_EVENTS, "") >= 1.0);
     assert!(pages.greatest(names::OTHER_PAGES_EVENTS, "") >= 1.0);
     assert!(pages.greatest(names::DEAD_LETTERS, "") >= 2.0);
     stop(&mut processes, "TERM");

@@ -116,6 +116,8 @@ impl Transactions {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("transactional.id", transactional_id)
+            // Some are held open for as long as a test lasts: the longest that brokers allow.
+            .set("transaction.timeout.ms", "900000")
             .create()
             .expect("a producer");
         producer.init_transactions(TIMEOUT).expect("transactions are possible");
