@@ -430,10 +430,10 @@ impl Overrides {
             common.log.as_ref(),
         );
         for set in &common.set {
-            let Some((key, value)) = set.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
+            let Some(set) = Override::of_text("--set", set) else {
                 return Err(Failure::new(Exit::Configuration, format!("--set {set}: must be KEY=VALUE")));
             };
-            self.add("--set", key.trim(), Some(value.trim()));
+            self.0.push(set);
         }
         Ok(self)
     }
@@ -637,5 +637,7 @@ mod tests {
         check("windows.size", None);
         check("=5m", None);
         check(" =", None);
+        check(".=5m", None);
+        check("windows. .size=5m", None);
     }
 }

@@ -19,11 +19,9 @@ pub fn run(data: &[u8]) {
     let mut environment = Environment::new();
     let mut overrides = Vec::new();
     for line in rest.lines() {
-        if let Some((key, value)) = line.strip_prefix("--set ").and_then(|set| set.split_once('=')) {
-            // The command line refuses a flag without a key.
-            if !key.trim().is_empty() {
-                overrides.push(Override::new("--set", key.trim(), value.trim()));
-            }
+        if let Some(set) = line.strip_prefix("--set ").filter(|set| set.contains('=')) {
+            // The command line refuses the others.
+            overrides.extend(Override::of_text("--set", set));
         } else if let Some((name, value)) = line.split_once('=') {
             environment.insert(name.to_owned(), value.to_owned());
         }

@@ -80,6 +80,13 @@ impl Override {
     pub fn new(flag: &str, key: &str, value: impl fmt::Display) -> Self {
         Override { flag: flag.to_owned(), key: key.to_owned(), value: value.to_string() }
     }
+
+    /// What `text` says, `KEY=VALUE`, as `flag` has it; none if it has another form, or a name in the key is empty.
+    pub fn of_text(flag: &str, text: &str) -> Option<Self> {
+        let (key, value) = text.split_once('=')?;
+        let named = key.trim().split('.').all(|name| !name.trim().is_empty());
+        named.then(|| Override::new(flag, key.trim(), value.trim()))
+    }
 }
 
 /// Environment variables by name.
