@@ -37,6 +37,9 @@ fn every_metric_moves() {
         [
             "--set=kafka.statistics_interval=100ms",
             "--set=kafka.properties.socket.timeout.ms=1600",
+            // Longer than answers are lost.
+            "--set=kafka.transaction_timeout=2m",
+            "--set=kafka.lost_after=2m",
             "--set=dead_letters.late=true",
             "--set=deduplication.horizon=10s",
             "--set=privacy.pages_max=3",
