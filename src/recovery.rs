@@ -325,8 +325,15 @@ const PLAUSIBLE_MAX: u64 = 3 << 61;
 /// Refuses numbers that no run has written, before anything is computed with them.
 fn plausible(committed_through: Option<i64>, generation: i64, input: &[PartitionCut]) -> Result<(), String> {
     let times = input.iter().flat_map(|cut| [cut.clock_ms, cut.floor_ms]).chain([committed_through]);
-    match times.flatten().chain([generation]).find(|number| number.unsigned_abs() > PLAUSIBLE_MAX) {
-        Some(number) => Err(format!("what is committed says {number} where a time or a count of runs should be")),
+    if let Some(number) = times.flatten().chain([generation]).find(|number| number.unsigned_abs() > PLAUSIBLE_MAX) {
+        return Err(format!("what is committed says {number} where a time or a count of runs should be"));
+    }
+    let offsets = input.iter().flat_map(|cut| {
+        let PartitionCut { began, position, replay_from, until, history_from, .. } = *cut;
+        [Some(began), Some(position), Some(replay_from), until, history_from]
+    });
+    match offsets.flatten().find(|offset| *offset < 0) {
+        Some(offset) => Err(format!("what is committed says {offset} where an offset should be")),
         None => Ok(()),
     }
 }
@@ -379,7 +386,7 @@ fn gone(asked: &Asked<'_>, partition: i32, from: i64, low: i64) -> String {
         "{} records of partition {partition} of topic {:?} are gone (offsets {from} to {low}, deleted by retention), which \
          windows still open need{past} and no checkpoint holds; go on without them by --accept-gap, and those windows \
          will lack them, or start a job with another name",
-        low - from,
+        low.saturating_sub(from),
         asked.events
     )
 }
@@ -425,6 +432,24 @@ mod tests {
         let Recovery { progress, start, .. } = Recovery::new_job(&asked(true), &[10, 60], &LOG);
         assert_eq!(progress.input, [PartitionCut::start(0, 10, Some(100)), PartitionCut::start(1, 60, Some(60))]);
         assert_eq!((start.generation, start.committed_through, &start.input), (1, None, &progress.input));
+    }
+
+    #[test]
+    fn numbers_that_no_run_has_written_are_refused() {
+        let check = |change: &dyn Fn(&mut Progress), expected: &str| {
+            let mut progress = committed(12, 30);
+            change(&mut progress);
+            let resumed = Recovery::resumed(&asked(false), progress, Vec::new(), &LOG, None);
+            assert_eq!(resumed.err().as_deref(), Some(expected));
+        };
+        let time = "what is committed says 9223372036854775807 where a time or a count of runs should be";
+        check(&|progress| progress.committed_through = Some(i64::MAX), time);
+        check(&|progress| progress.input[0].clock_ms = Some(i64::MAX), time);
+        check(&|progress| progress.generation = i64::MAX, time);
+        let offset = "what is committed says -1 where an offset should be";
+        check(&|progress| progress.input[0].replay_from = -1, offset);
+        check(&|progress| progress.input[0].history_from = Some(-1), offset);
+        check(&|progress| progress.input[0].until = Some(-1), offset);
     }
 
     #[test]
