@@ -15,7 +15,7 @@ use serde_json::Value;
 use support::job::{DEADLINE, Job, SIZE_MS, SLIDE_MS, all_closed_ms, body, event, stop};
 use support::proxy::Network;
 use support::topics::Plain;
-use support::{Broker, Process, brokers};
+use support::{Broker, Process, brokers, test_name};
 
 /// Of the longest of the scenarios, which takes five minutes by itself.
 const SCENARIO_DEADLINE: Duration = Duration::from_secs(600);
@@ -25,9 +25,11 @@ const PARTITIONS: i32 = 3;
 
 /// A job, the traffic for it, and what must come of that.
 struct Scenario {
-    job: Job,
+    /// Dropped before the job, in whose folder is what it has said.
     generator: Process,
-    truth: PathBuf,
+    job: Job,
+    /// None where the generator has said that there is none.
+    truth: Option<PathBuf>,
 }
 
 impl Scenario {
@@ -42,12 +44,18 @@ impl Scenario {
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         let generator = job.generate_by(&job.brokers, rate, Some(duration), &all);
-        Scenario { job, generator, truth }
+        Scenario { generator, job, truth: Some(truth) }
     }
 
-    /// Waits until the generator has ended by itself; returns its summary.
+    /// Waits until the generator has ended by itself; returns its summary. Where it can't say what came of its traffic, as when an
+    /// acknowledgement came without an offset, it has to say so, and the audit alone has the word.
     fn generated(&mut self) -> Value {
-        self.generator.wait_for_code(0, SCENARIO_DEADLINE);
+        if self.generator.wait(SCENARIO_DEADLINE).code() != Some(0) {
+            let errors = self.generator.stderr();
+            assert!(errors.contains("there is no truth"), "{errors}");
+            eprintln!("{}: {errors}", test_name());
+            self.truth = None;
+        }
         let summary: Value = serde_json::from_str(&self.generator.stdout()).expect("the summary");
         assert_eq!(summary["sent"], summary["acknowledged"], "{summary:#}");
         summary
@@ -66,8 +74,10 @@ impl Scenario {
         let audit = self.job.audit_agrees();
         let input: i64 = ["counted", "late", "rejected"].iter().map(|of| audit.number(&format!("/input/{of}"))).sum();
         assert_eq!(Some(input), summary["acknowledged"].as_i64(), "{:#}\n{summary:#}", audit.report);
-        let expected = self.job.agrees_with(&self.truth);
-        assert_eq!(audit.number("/results/expected"), expected, "{:#}", audit.report);
+        if let Some(truth) = &self.truth {
+            let expected = self.job.agrees_with(truth);
+            assert_eq!(audit.number("/results/expected"), expected, "{:#}", audit.report);
+        }
     }
 }
 
