@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -35,6 +36,14 @@ impl Topic {
         let created = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT)));
         for result in block_on(created).expect("the broker answers") {
             result.expect("the topic is created");
+        }
+        // That it is created is the controller's word; a broker that is busy leads it a moment later.
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a consumer");
+        for partition in 0..partitions {
+            super::eventually("the topic can be read", TIMEOUT, || {
+                consumer.fetch_watermarks(&name, partition, TIMEOUT).ok()
+            });
         }
         Topic { brokers: brokers.to_owned(), name }
     }
