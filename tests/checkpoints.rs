@@ -10,17 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clicktide::audit::{Click, Definition, Partition, expect};
 use clicktide::avro::decode_page_analytics;
 use clicktide::checkpoint::{Manifest, names};
 use clicktide::event::ClickEvent;
-use clicktide::history::HistoryLimits;
-use clicktide::validation::Reason;
 use clicktide_dataflows::event::PageAnalytics;
 use clicktide_dataflows::time::Windows;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use support::expected::results_of;
 use support::job::{Audit, BOUND_MS, DEADLINE, Job, SIZE_MS, SLIDE_MS, all_closed_ms, body, event, now_ms, stop};
 use support::topics::{Plain, Topic, Transactions};
 use support::{Process, brokers, free_port};
@@ -158,27 +156,8 @@ impl Traffic {
 
     /// The results of all windows that end within a range, computed from the first event on.
     fn results(&self, windows: Windows, bound_ms: i64, ends: std::ops::RangeInclusive<i64>) -> Vec<PageAnalytics> {
-        let click = |event: &ClickEvent| Click {
-            user_id: event.user_id.clone(),
-            session_id: event.session_id.clone(),
-            page_url: event.page_url.clone(),
-            event_type: event.event_type,
-            time_ms: event.timestamp,
-            record_timestamp_ms: None,
-            session_duration_s: event.session_duration,
-            // Nothing is de-duplicated.
-            payload: 0,
-        };
-        let records = |events: &Vec<ClickEvent>| {
-            let clicks: Vec<_> = events.iter().map(click).collect();
-            (0..).zip(clicks).map(|(offset, click)| Ok::<_, ()>((offset, Ok::<_, Reason>(click))))
-        };
-        let partitions = self.events.iter().map(|events| Partition { records: records(events), idle_advances: vec![] });
-        let mut results = Vec::new();
-        let definition =
-            Definition { windows, bound_ms, through_ms: Some(*ends.end()), history: HistoryLimits::default() };
-        let totals = expect(&definition, partitions.collect(), |result| results.push(result), |_| {});
-        assert_eq!(totals.expect("events").late, 0);
+        let (mut results, totals) = results_of(&self.events, windows, bound_ms, *ends.end());
+        assert_eq!(totals.late, 0);
         results.retain(|result| ends.contains(&result.window_end));
         results
     }

@@ -1,13 +1,11 @@
 //! People whose data can be told from all else, and their events.
 
-use clicktide::audit::{Click, Definition, Partition, expect};
 use clicktide::event::ClickEvent;
-use clicktide::history::HistoryLimits;
 use clicktide::privacy::{Domain, HashKey};
-use clicktide::validation::Reason;
 use clicktide_dataflows::event::{EventType, PageAnalytics};
 use serde_json::{Value, json};
 
+use crate::support::expected::results_of;
 use crate::support::job::{BOUND_MS, Job, body, now_ms};
 use crate::support::topics::Plain;
 
@@ -169,30 +167,6 @@ impl Script {
 
     /// The results of all windows that end at or before this one, computed from the events themselves.
     pub fn results(&self, through: i64) -> Vec<PageAnalytics> {
-        let click = |event: &ClickEvent| Click {
-            user_id: event.user_id.clone(),
-            session_id: event.session_id.clone(),
-            page_url: event.page_url.clone(),
-            event_type: event.event_type,
-            time_ms: event.timestamp,
-            record_timestamp_ms: None,
-            session_duration_s: event.session_duration,
-            payload: 0,
-        };
-        let records = |events: &Vec<ClickEvent>| {
-            let clicks: Vec<_> = events.iter().map(click).collect();
-            (0..).zip(clicks).map(|(offset, click)| Ok::<_, ()>((offset, Ok::<_, Reason>(click))))
-        };
-        let partitions =
-            self.counted.iter().map(|events| Partition { records: records(events), idle_advances: vec![] });
-        let definition = Definition {
-            windows: Job::windows(),
-            bound_ms: BOUND_MS,
-            through_ms: Some(through),
-            history: HistoryLimits::default(),
-        };
-        let mut results = Vec::new();
-        expect(&definition, partitions.collect(), |result| results.push(result), |_| {}).expect("events");
-        results
+        results_of(&self.counted, Job::windows(), BOUND_MS, through).0
     }
 }

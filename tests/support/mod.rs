@@ -5,6 +5,7 @@
 
 pub mod acls;
 pub mod chance;
+pub mod expected;
 pub mod job;
 pub mod monitoring;
 pub mod proxy;

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::{ClickEvent, DecodedEvent};
+use crate::event::{ClickEvent, DecodedEvent, EventDetails};
 use writer_schema::published_fields;
 
 fn reference_encode(schema: &str, record: &impl Serialize) -> Vec<u8> {
@@ -44,6 +44,15 @@ fn needed(event: &ClickEvent) -> DecodedEvent<'_> {
         event_type: event.event_type,
         timestamp: event.timestamp,
         session_duration: event.session_duration,
+    }
+}
+
+fn details(event: &ClickEvent) -> EventDetails<'_> {
+    EventDetails {
+        product_id: event.product_id.as_deref().map(Into::into),
+        user_agent: Some(event.user_agent.as_str().into()),
+        ip_address: Some(event.ip_address.as_str().into()),
+        referrer: event.referrer.as_deref().map(Into::into),
     }
 }
 
@@ -130,7 +139,9 @@ proptest! {
         let mut record = serde_json::to_value(&event).unwrap();
         record.as_object_mut().unwrap().append(others_value().as_object_mut().unwrap());
         let body = reference_encode_json(&schema, &record);
-        prop_assert_eq!(Decoder::new(&schema).unwrap().decode(&body), Ok(needed(&event)));
+        let decoder = Decoder::new(&schema).unwrap();
+        prop_assert_eq!(decoder.decode(&body), Ok(needed(&event)));
+        prop_assert_eq!(decoder.details(&body), Ok(details(&event)));
     }
 
     #[test]
